@@ -1,0 +1,52 @@
+# Every target explains itself: `make help`. The two that a newcomer needs are `up` and `test`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+.PHONY: help up demo test check gen lint type lock bench docs clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# pip, not a faster installer: it is on every Debian, and it reads the mirrors a company has set in pip.conf.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "The venv module is missing: apt-get install python3-venv"; exit 1; }
+
+.venv/.up: requirements/all.lock pyproject.toml | $(BIN)/python
+	@echo "Installing what the platform needs into .venv (once) ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements/all.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: requirements/dev.lock .venv/.up
+	@echo "Installing what the tests need into .venv (once) ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.lock
+	@touch $@
+
+up: .venv/.up ## Set up, then run OpenBao, server, sidecar and a demo; says what is where
+	@exec $(BIN)/connectors up --demo
+
+test: .venv/.dev ## Set up what the tests need, then run them all
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint type test ## All that CI runs
+
+lint: .venv/.dev ## ruff, import-linter, buf, drift of generated code
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/buf lint && $(BIN)/buf format -d --exit-code
+	@$(BIN)/python scripts/gen.py --check
+
+type: .venv/.dev ## mypy, strict
+	@$(BIN)/mypy
+
+gen: .venv/.dev ## Write the stubs under connectors_grpc/gen from proto/
+	@$(BIN)/python scripts/gen.py
+
+lock: .venv/.dev ## Resolve requirements/*.lock anew (needs uv on the PATH)
+	@uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --extra all pyproject.toml requirements/build.in -o requirements/all.lock
+	@uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --extra all --group dev -c requirements/all.lock pyproject.toml requirements/build.in -o requirements/dev.lock
+
+clean: ## Remove the environment and caches; the state directory stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
