@@ -35,7 +35,7 @@ check: lint type test ## All that CI runs
 lint: .venv/.dev ## ruff, import-linter, buf, drift of generated code
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/buf lint && $(BIN)/buf format -d --exit-code
+	@$(BIN)/buf lint && $(BIN)/buf format -d --exit-code proto
 	@$(BIN)/python scripts/gen.py --check
 
 type: .venv/.dev ## mypy, strict

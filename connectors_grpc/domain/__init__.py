@@ -1,0 +1,1 @@
+"""What the platform is about: identifiers and records, frozen and without behaviour."""

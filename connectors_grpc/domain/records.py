@@ -1,0 +1,130 @@
+"""What the platform keeps about tenants, credentials and keys. No record holds material but `Material`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId, TenantUid
+from connectors_grpc.secret import Secret
+
+
+class TenantState(StrEnum):
+    """What a tenant may do."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    DELETING = "deleting"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A customer of the platform. `version` is the KV version that was read, and the etag."""
+
+    id: TenantId
+    uid: TenantUid
+    display_name: str
+    state: TenantState
+    labels: Mapping[str, str]
+    create_time: datetime
+    update_time: datetime
+    request_id: str = ""
+    version: int = 0
+
+
+class CredentialKind(StrEnum):
+    """What was stored."""
+
+    OAUTH = "oauth"
+    API_KEY = "api_key"
+    BASIC = "basic"
+
+
+class CredentialState(StrEnum):
+    """Where a credential is in its life; connectors_grpc.lifecycle holds the moves."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    NEEDS_REAUTH = "needs_reauth"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is sealed under the tenant's key: the secret fields, and the only hosts that they may ever be sent to.
+
+    `fields` names what templates name: access_token, api_key, username, password, ...; `hosts` are authorities
+    (`api.notion.com`, `127.0.0.1:8080`) as they stood in the definition when it was granted.
+    """
+
+    integration: IntegrationId
+    fields: Mapping[str, Secret]
+    hosts: tuple[str, ...]
+    refresh_token: Secret | None = None
+    token_type: str = "Bearer"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What is not secret about a credential. `version` is the KV version that was read, and the etag.
+
+    `generation` counts materials from 1; `reason` is an ErrorReason name where the state is not ACTIVE;
+    `parent` is a fingerprint of the refresh token that the material was obtained with.
+    """
+
+    tenant: TenantId
+    id: CredentialId
+    integration: IntegrationId
+    kind: CredentialKind
+    state: CredentialState
+    generation: int
+    create_time: datetime
+    update_time: datetime
+    reason: str = ""
+    enabled: bool = True
+    granted_scopes: tuple[str, ...] = ()
+    requested_scopes: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    issue_time: datetime | None = None
+    expire_time: datetime | None = None
+    refresh_time: datetime | None = None
+    refreshable: bool = False
+    parent: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    version: int = 0
+
+
+class Role(StrEnum):
+    """What a key may be used for."""
+
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    SIDECAR = "sidecar"
+    APP = "app"
+    TOKEN_READER = "token-reader"  # noqa: S105 - a role's name
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which tenants (bound by uid) and credentials a key is for. None means all."""
+
+    tenants: Mapping[TenantId, TenantUid] | None
+    credentials: frozenset[CredentialId] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key without its secret. `sha256` is the hex digest of the whole key text (256 random bits: no slow hash needed)."""
+
+    id: KeyId
+    display_name: str
+    roles: frozenset[Role]
+    scope: Scope
+    sha256: str
+    create_time: datetime
+    expire_time: datetime | None = None
+    revoke_time: datetime | None = None
+    version: int = 0

@@ -1,0 +1,160 @@
+"""What the use cases need from outside, in our own words. Adapters hold to these; tests/laws/ says it in full."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from connectors_grpc.domain.ids import CredentialId, KeyId, TenantId
+
+Json = Mapping[str, "JsonValue"]
+JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One stored version. `version` counts from 1."""
+
+    data: Json
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentPage:
+    """Names in ascending order. `more` says that names follow after the last."""
+
+    names: tuple[str, ...]
+    more: bool
+
+
+class Documents(Protocol):
+    """Versioned JSON documents with compare-and-set: one KV v2 mount.
+
+    Paths are `folder/name` or deeper, of segments that matched `[a-z0-9._-]{1,128}` before they came here.
+    Raises: VaultUnavailable from every method, after the caller's deadline or the adapter's own (5 s).
+    """
+
+    async def read(self, path: str) -> Document | None:
+        """The newest version; None if there is none, or it was deleted."""
+
+    async def write(self, path: str, data: Json, *, cas: int | None) -> int:
+        """Write a new version if the current one is `cas`; 0 means that none may exist. Returns the new version.
+
+        `cas=None` is not offered to use cases that can race; it means create or replace, whatever is there.
+        Raises: Conflict if another version is current (a deleted document counts as version 0 exactly once purged).
+        """
+
+    async def purge(self, path: str) -> None:
+        """Remove every version and all metadata. Purging what is absent is no error."""
+
+    async def list(self, folder: str, *, after: str = "", limit: int = 1000) -> DocumentPage:
+        """Names of documents directly under `folder` (not sub-folders), those greater than `after` first."""
+
+
+class Ciphers(Protocol):
+    """Named encryption keys that never leave the Vault: one transit mount.
+
+    `context` binds a ciphertext: another context can't open it.  Units: plaintexts up to 64 KiB.
+    Raises: VaultUnavailable from every method.
+    """
+
+    async def create_key(self, name: str) -> None:
+        """Create a derived key. An existing one is kept as it is: the caller checks for that first."""
+
+    async def encrypt(self, name: str, context: bytes, plaintext: bytes) -> str:
+        """Ciphertext under the newest version of the key. Raises: KeyMissing."""
+
+    async def decrypt(self, name: str, context: bytes, ciphertext: str) -> bytes:
+        """The plaintext. Raises: KeyMissing, Undecipherable (another key, another context, or damaged)."""
+
+    async def shred_key(self, name: str) -> None:
+        """Delete the key for good. Shredding what is absent is no error."""
+
+
+class Clock(Protocol):
+    """Time. Wall time for records, monotonic for waiting."""
+
+    def now(self) -> datetime:
+        """Aware, in UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request to a third party. `headers` and `body` may hold secrets: `repr` hides them."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    allow_private_addresses: bool
+    timeout: float
+    max_body: int
+
+    def __repr__(self) -> str:
+        return f"HttpRequest({self.method})"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """The answer, whole. `body` may hold secrets: `repr` hides it."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"HttpReply({self.status})"
+
+    def header(self, name: str) -> str:
+        """The first header of that name, case-insensitively; empty if there is none."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), "")
+
+
+class Outbound(Protocol):
+    """HTTP to third parties: no redirects, no cookies kept, bounded, the address checked is the one dialled.
+
+    Raises: ADDRESS_NOT_ALLOWED, PROVIDER_UNAVAILABLE (unreachable, TLS, protocol, time-out), BODY_TOO_LARGE.
+    """
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        """Send once; never retried here. Content codings are left as they came unless asked otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that leases depend on changed: exactly one of a credential, a whole tenant, or a key."""
+
+    tenant: TenantId | None = None
+    credential: CredentialId | None = None
+    key: KeyId | None = None
+
+
+class Changes(Protocol):
+    """The feed of changes, for caches to drop what they hold."""
+
+    def publish(self, change: Change) -> None:
+        """Tell all subscribers of this process at once. Never blocks, never raises."""
+
+    def subscribe(self) -> AsyncIterator[Change | None]:
+        """Changes from now on; None where some were dropped because the reader was slow: read everything again."""
+
+
+class Audit(Protocol):
+    """One line for each administrative act and each hand-out of a credential."""
+
+    def record(
+        self,
+        action: str,
+        *,
+        caller: str,
+        result: str,
+        tenant: str = "",
+        target: str = "",
+        generation: int = 0,
+    ) -> None:
+        """Never raises; never given a secret."""
