@@ -1,0 +1,106 @@
+"""What a Vault is given once before the platform can use it, as data: the embedded one and an operator's get the same.
+
+Pure: renders, and knows nothing of processes. An operator reads it through `operator_setup`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+Json = Mapping[str, object]
+
+ROLE: Final = "connectors-server"
+# Periodic: no end of life as long as it is renewed within the hour, and at most an hour of it outlives its owner.
+TOKEN_PERIOD: Final = "1h"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One write to the Vault; `name` is an HCL label, so underscores and no dashes."""
+
+    name: str
+    why: str
+    path: str
+    data: Json
+
+
+def server_policy() -> str:
+    """The least policy that the server runs under, as HCL."""
+    return resources.files(__package__).joinpath("policy/server.hcl").read_text(encoding="utf-8")
+
+
+def mount_steps() -> tuple[Step, ...]:
+    """The four mounts and the one key of the platform."""
+    kv = {"type": "kv", "options": {"version": "2"}}
+    no_upsert = "A typing error in a key's name must fail, and not make a key."
+    return (
+        Step("secret", "Tenants' credentials, as ciphertext.", "sys/mounts/secret", kv),
+        Step("transit", "Tenants' keys.", "sys/mounts/transit", {"type": "transit"}),
+        Step("transit_config", no_upsert, "transit/config/keys", {"disable_upsert": True}),
+        Step("connectors", "The platform's own records.", "sys/mounts/connectors", kv),
+        Step(
+            "connectors_transit",
+            "The platform's own key, on a mount that no tenant's name can reach.",
+            "sys/mounts/connectors-transit",
+            {"type": "transit"},
+        ),
+        Step("connectors_transit_config", no_upsert, "connectors-transit/config/keys", {"disable_upsert": True}),
+        Step(
+            "platform_key",
+            "Derived, so that a ciphertext is bound to what it belongs to; the server can't delete or export it.",
+            "connectors-transit/keys/platform",
+            {"type": "aes256-gcm96", "derived": True},
+        ),
+    )
+
+
+def access_steps() -> tuple[Step, ...]:
+    """The policy, and the AppRole whose tokens have that policy and nothing else."""
+    role = {
+        "token_policies": [ROLE],
+        "token_no_default_policy": True,
+        "token_period": TOKEN_PERIOD,
+        "token_num_uses": 0,
+        "secret_id_num_uses": 0,
+        "secret_id_ttl": 0,
+    }
+    return (
+        Step("policy", "The least that the server needs.", f"sys/policies/acl/{ROLE}", {"policy": server_policy()}),
+        Step("approle", "How the server logs in.", "sys/auth/approle", {"type": "approle"}),
+        Step("role", "Renewable without end; no use counter, which would end it.", f"auth/approle/role/{ROLE}", role),
+    )
+
+
+def operator_setup() -> str:
+    """What an operator runs once on an existing OpenBao or Vault, as a commented shell script.
+
+    It holds no secret and asks for none: it writes with the token that the operator's own `bao` or `vault` command has.
+    """
+    lines = [
+        "#!/bin/sh",
+        "# Prepares an existing OpenBao or HashiCorp Vault for Connectors. Read it, then run it once with a token that",
+        "# may write sys/mounts, sys/auth and sys/policies. With HashiCorp Vault: BAO=vault sh this-file",
+        "# A mount that is there already answers 400: check its type and version, and go on without that step.",
+        "set -eu",
+        ': "${BAO:=bao}"',
+    ]
+    for step in (*mount_steps(), *access_steps()):
+        lines += ["", f"# {step.why}"]
+        if step.name == "policy":
+            lines += [f"\"$BAO\" policy write {ROLE} - <<'POLICY'", server_policy().rstrip(), "POLICY"]
+        else:
+            lines += [f"\"$BAO\" write {step.path} - <<'JSON'", json.dumps(step.data), "JSON"]
+    lines += [
+        "",
+        "# What the server is given: the role id is a name, the secret id a secret. Wrapped, only its first reader has it:",
+        f'"$BAO" read -field=role_id auth/approle/role/{ROLE}/role-id',
+        f'"$BAO" write -wrap-ttl=10m -f auth/approle/role/{ROLE}/secret-id',
+        "",
+        "# Have two audit devices, on two disks: a Vault that can write to none refuses every request. OpenBao takes them",
+        "# from its configuration file (an `audit` stanza each), HashiCorp Vault from:",
+        "#   vault audit enable file file_path=/var/log/vault/audit.log",
+        "",
+    ]
+    return "\n".join(lines)
