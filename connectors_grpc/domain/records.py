@@ -104,7 +104,7 @@ class Role(StrEnum):
     OPERATOR = "operator"
     SIDECAR = "sidecar"
     APP = "app"
-    TOKEN_READER = "token-reader"  # noqa: S105 - a role's name
+    TOKEN_READER = "token-reader"
 
 
 @dataclass(frozen=True, slots=True)

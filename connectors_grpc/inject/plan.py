@@ -1,0 +1,196 @@
+"""An injection compiled to bytes, once a lease, and put into requests: the hot path. Knows no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import quote_plus, unquote_plus, urlsplit
+
+from connectors_grpc.inject.target import Target, authority, comparable
+from connectors_grpc.inject.templates import Injection
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+)
+"""Meant for one connection only.  Source: RFC 9110 section 7.6.1."""
+CONTROL = frozenset((b"x-tenant-id", b"x-connectors-key", b"proxy-authorization", b"proxy-authenticate"))
+"""Ours, or between the app and a proxy: never passed on. Every `x-connectors-*` besides."""
+FORWARDING = frozenset(
+    (b"forwarded", b"via", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto")
+)
+"""Says where a request came from; what an app says of that is not believed, and not passed on."""
+CREDENTIALS = frozenset((b"authorization", b"x-api-key"))
+"""Where SDKs put the app's own key: overwritten or dropped in any case."""
+
+
+class HostNotAllowed(Exception):
+    """The host was not sealed with the credential. `args[0]` is the authority."""
+
+
+class PathNotAllowed(Exception):
+    """The path is one of the provider's OAuth endpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An injection compiled to bytes for one base URL. Holds secrets: never logged, `repr` hides it."""
+
+    scheme: str
+    authority: bytes
+    base_path: bytes
+    drop: frozenset[bytes]
+    injected: tuple[tuple[bytes, bytes], ...]
+    defaults: tuple[tuple[bytes, bytes, bytes], ...]
+    query: tuple[tuple[str, str], ...]
+    refused: frozenset[bytes]
+    pass_cookies: bool
+    secrets: tuple[bytes, ...]
+    verdicts: dict[bytes, int] = field(default_factory=dict, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Plan({self.authority.decode()})"
+
+    @classmethod
+    def of(
+        cls,
+        injection: Injection,
+        *,
+        base_url: str,
+        allowed_hosts: Iterable[str],
+        default_headers: Mapping[str, str],
+        refused_urls: Iterable[str] = (),
+        pass_cookies: bool = False,
+    ) -> Self:
+        """Compile. Raises: HostNotAllowed (the base URL's host was not sealed with the credential, attacks 10, 14, 37)."""
+        where = authority(base_url)
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or where not in {host.lower() for host in allowed_hosts}:
+            raise HostNotAllowed(where)
+        injected = tuple((k.encode(), v.reveal().encode("latin-1")) for k, v in injection.headers.items())
+        names = frozenset(_normal(name) for name, _ in injected)
+        defaults = tuple((_normal(k.encode()), k.encode(), v.encode("latin-1")) for k, v in default_headers.items())
+        query = tuple((name, value.reveal()) for name, value in injection.query.items())
+        return cls(
+            scheme=parts.scheme,
+            authority=where.encode(),
+            base_path=parts.path.rstrip("/").encode(),
+            drop=names | CREDENTIALS | CONTROL | FORWARDING | HOP_BY_HOP | {b"host"},
+            injected=injected,
+            defaults=tuple(entry for entry in defaults if entry[0] not in names),
+            query=query,
+            refused=frozenset(comparable(urlsplit(u).path.encode()) for u in refused_urls if authority(u) == where),
+            pass_cookies=pass_cookies,
+            secrets=_traces(injected, query),
+        )
+
+    def target(self, asked: Target) -> bytes:
+        """The request target to send: base path, the app's path and query, the injected query.
+
+        Raises: PathNotAllowed (one of the provider's OAuth endpoints, attack 34).
+        """
+        path = self.base_path + asked.path
+        if self.refused and comparable(path) in self.refused:
+            raise PathNotAllowed
+        query = asked.query
+        if self.query:
+            query = self._with_query(query)
+        return path if query is None else path + b"?" + query
+
+    def _with_query(self, query: bytes | None) -> bytes:
+        ours = {name for name, _ in self.query}
+        kept = [pair for pair in (query or b"").split(b"&") if pair]
+        kept = [p for p in kept if unquote_plus(p.partition(b"=")[0].decode("latin-1")) not in ours]
+        added = [f"{quote_plus(name)}={quote_plus(value)}".encode() for name, value in self.query]
+        return b"&".join(kept + added)
+
+    def request_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        """The header lines to send: `Host` first, then the app's without what must not pass, the defaults, the credential.
+
+        Exactly one of each injected name goes out, ours, whatever spelling the app used (`_` for `-` too, attack 16), and
+        whatever `Connection` names (attack 17). Framing (`Content-Length`, `Transfer-Encoding`) is the sender's: only
+        `Content-Length` passes here.
+        """
+        out = [(b"Host", self.authority)]
+        verdicts = self.verdicts
+        given: list[bytes] = []
+        named: frozenset[bytes] = frozenset()
+        for name, value in headers:
+            verdict = verdicts.get(name)
+            if verdict is None:
+                verdict = self._judge(name)
+            if verdict == _PASS:
+                out.append((name, value))
+            elif verdict == _DEFAULTED:
+                given.append(_normal(name))
+                out.append((name, value))
+            elif verdict == _CONNECTION:
+                named = named | {_normal(option.strip()) for option in value.split(b",")}
+        if named:
+            out = [pair for pair in out if _normal(pair[0]) not in named or pair[0] in _KEPT]
+        for normal, name, value in self.defaults:
+            if normal not in given or normal in named:
+                out.append((name, value))
+        out.extend(self.injected)
+        return out
+
+    def _judge(self, name: bytes) -> int:
+        normal = _normal(name)
+        if normal == b"connection":
+            verdict = _CONNECTION
+        elif normal in self.drop or normal.startswith((b"x-connectors-", b"x-forwarded-")):
+            verdict = _DROP
+        elif normal in (b"cookie", b"cookie2"):
+            verdict = _PASS if self.pass_cookies else _DROP
+        else:
+            verdict = _DEFAULTED if any(normal == entry[0] for entry in self.defaults) else _PASS
+        if len(self.verdicts) < _MOST_VERDICTS and len(name) <= _LONGEST_VERDICT:
+            self.verdicts[name] = verdict
+        return verdict
+
+    def response_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        """The header lines to pass back, in order, duplicates kept.
+
+        Without hop-by-hop lines, `Alt-Svc`, cookies (unless they pass), what only we may say (attack 35), and any line in
+        which the upstream echoes the credential (attacks 24, 34).
+        """
+        named = {
+            _normal(option.strip())
+            for name, value in headers
+            if _normal(name) == b"connection"
+            for option in value.split(b",")
+        }
+        secrets = self.secrets
+        out = []
+        for name, value in headers:
+            normal = _normal(name)
+            if normal in _NOT_BACK or normal in named or normal.startswith(b"x-connectors-"):
+                continue
+            if not self.pass_cookies and normal in (b"set-cookie", b"set-cookie2"):
+                continue
+            if any(secret in value for secret in secrets):
+                continue
+            out.append((name, value))
+        return out
+
+
+_DROP, _PASS, _DEFAULTED, _CONNECTION = range(4)
+_KEPT = frozenset((b"Host",))
+_MOST_VERDICTS = 512
+_LONGEST_VERDICT = 64
+_NOT_BACK = HOP_BY_HOP | {b"alt-svc", b"proxy-authenticate", b"proxy-authorization"}
+_SHORTEST_TRACE = 8
+
+
+def _normal(name: bytes) -> bytes:
+    return name.lower().replace(b"_", b"-")
+
+
+def _traces(injected: Iterable[tuple[bytes, bytes]], query: Iterable[tuple[str, str]]) -> tuple[bytes, ...]:
+    """What an echo of the credential would contain: the value, and what follows a scheme word (`Bearer `)."""
+    values = [value.rpartition(b" ")[2] for _, value in injected]
+    for _, value in query:
+        values += [value.encode("latin-1"), quote_plus(value).encode()]
+    return tuple(dict.fromkeys(value for value in values if len(value) >= _SHORTEST_TRACE))
