@@ -9,12 +9,10 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from connectors_grpc.simulator.misbehaviour import Misbehaviour
 
 DEMO_CLIENT_ID = "demo-client"
-NOTHING_EXTRA: Mapping[str, object] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class Client:
     issue_refresh_token: bool = True
     omit_refresh_token_on_refresh: bool = False
     omit_expires_in: bool = False
-    extra_reply: Mapping[str, object] = field(default=NOTHING_EXTRA, repr=False)
+    extra_reply: Mapping[str, object] = field(default_factory=dict, repr=False)
     misbehaves: tuple[Misbehaviour, ...] = ()
     misbehaviour_rate: float = 1.0
 
