@@ -18,7 +18,7 @@ from connectors_grpc.simulator.notes import NoteInvalid, ShelfFull, parse_note
 from connectors_grpc.simulator.parameters import MOST_BODY, parse_basic, parse_json
 from connectors_grpc.simulator.protocol import Holder
 from connectors_grpc.simulator.record import SeenRequest
-from connectors_grpc.simulator.replies import CHUNK, instead, spoiled
+from connectors_grpc.simulator.replies import CHUNK, Echo, instead, spoiled
 from connectors_grpc.simulator.settings import Account
 from connectors_grpc.simulator.simulator import Simulator
 
@@ -129,7 +129,7 @@ class ApiRoutes:
     async def echo(self, request: Request, _holder: Holder) -> Response:
         """The body, streamed back as it comes, under its own content type."""
         media_type = request.headers.get("content-type", "application/octet-stream")
-        return StreamingResponse(request.stream(), headers={"Content-Type": media_type})
+        return Echo(headers={"Content-Type": media_type})
 
     async def events(self, request: Request, _holder: Holder) -> Response:
         """Server-sent events. Bounds: `count` to MOST_EVENTS, `interval` to LONGEST_INTERVAL milliseconds."""

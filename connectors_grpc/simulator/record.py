@@ -6,6 +6,7 @@ for tests in the same process; `public()` never shows it.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Iterator
@@ -76,11 +77,19 @@ class Record:
     def __init__(self) -> None:
         self._seen: deque[SeenRequest] = deque(maxlen=MOST_REQUESTS)
         self.count = 0
+        self._more = asyncio.Event()
 
     def add(self, seen: SeenRequest) -> None:
         """Note a request, dropping the oldest where there is no room."""
         self.count += 1
         self._seen.append(seen)
+        self._more.set()
+        self._more = asyncio.Event()
+
+    async def reached(self, count: int) -> None:
+        """Wait until `count` requests were seen since the start. Bound it: this waits for ever."""
+        while self.count < count:
+            await self._more.wait()
 
     def clear(self) -> None:
         """Forget them all; `count` goes on."""

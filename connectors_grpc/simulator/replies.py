@@ -32,6 +32,22 @@ class HalfReply(Response):
         await send({"type": "http.response.body", "body": half, "more_body": True})
 
 
+class Echo(Response):
+    """The request's body as it comes. Not a StreamingResponse: that one reads for a disconnect, and loses pieces."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Send each piece before the next is read, so that a slow reader slows the writer."""
+        headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            more = message.get("more_body", False)
+            await send({"type": "http.response.body", "body": message.get("body", b""), "more_body": more})
+
+
 class Hang(Response):
     """Never answers: waits until the client gives up, or the simulator closes."""
 
