@@ -109,10 +109,13 @@ class Api:
 
 @dataclass(frozen=True, slots=True)
 class OAuthClient:
-    """The client registered at the provider. `secret` is None for a public client."""
+    """The client registered at the provider. `secret` is None for a public client, or where it is not for the reader:
+    then `secret_set` says whether one is stored.
+    """
 
     client_id: str
     secret: Secret | None = None
+    secret_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,129 @@
+"""A credential at rest: `{tenant}/{credential}` documents, material sealed under the tenant's key and bound to its uid.
+
+A document is {"tenant_uid", "record", "ciphertext"}: the record is not secret. The key's context is uid and credential id, so
+that a ciphertext moved elsewhere does not open; one of an earlier tenant of the same id is as if it were not there.
+Every write is compare-and-set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from connectors_grpc import codec
+from connectors_grpc.domain.ids import CredentialId, IntegrationId
+from connectors_grpc.domain.records import Credential, Material, Tenant
+from connectors_grpc.errors import KeyMissing, Undecipherable
+from connectors_grpc.ports import Ciphers, Clock, Documents
+from connectors_grpc.secret import Secret
+
+
+class MaterialLost(Exception):
+    """The stored material does not open, or is another credential's. It can't be used; connecting again replaces it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A credential as read: its record, and its sealed material (empty once purged)."""
+
+    credential: Credential
+    ciphertext: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPage:
+    """Credentials by id. `next` is empty at the end."""
+
+    credentials: Sequence[Credential]
+    next: str
+
+
+class Keeper:
+    """Reads, opens and writes credentials of a tenant that the caller has already been allowed."""
+
+    def __init__(self, documents: Documents, ciphers: Ciphers, clock: Clock) -> None:
+        self._documents = documents
+        self._ciphers = ciphers
+        self._clock = clock
+
+    async def read(self, tenant: Tenant, credential_id: CredentialId) -> Held | None:
+        """The credential; None if there is none, or it was an earlier tenant's (attack 38)."""
+        document = await self._documents.read(f"{tenant.id}/{credential_id}")
+        if document is None or document.data.get("tenant_uid") != tenant.uid:
+            return None
+        credential = codec.load(Credential, document.data.get("record"))
+        if (credential.tenant, credential.id) != (tenant.id, credential_id):
+            raise codec.RecordMalformed("Credential")
+        return Held(replace(credential, version=document.version), str(document.data.get("ciphertext", "")))
+
+    async def version(self, tenant: Tenant, credential_id: CredentialId) -> int:
+        """The version to write over, whosever it was: 0 where nothing is stored."""
+        document = await self._documents.read(f"{tenant.id}/{credential_id}")
+        return 0 if document is None else document.version
+
+    async def open(self, tenant: Tenant, held: Held) -> Material:
+        """The material. Raises: MaterialLost."""
+        if not held.ciphertext:
+            raise MaterialLost
+        try:
+            plaintext = await self._ciphers.decrypt(tenant.id, _context(tenant, held.credential.id), held.ciphertext)
+        except (KeyMissing, Undecipherable):
+            raise MaterialLost from None
+        material = _parse(plaintext)
+        if material.integration != held.credential.integration:
+            raise MaterialLost
+        return material
+
+    async def seal(self, tenant: Tenant, credential_id: CredentialId, material: Material) -> str:
+        """Ciphertext for `write`. Raises: KeyMissing if the tenant was deleted meanwhile."""
+        return await self._ciphers.encrypt(tenant.id, _context(tenant, credential_id), _serialise(material))
+
+    async def write(self, tenant: Tenant, held: Held) -> Held:
+        """Write over the version that `held.credential.version` names. Raises: Conflict."""
+        credential = replace(held.credential, update_time=self._clock.now())
+        data = {"tenant_uid": tenant.uid, "record": codec.dump(credential), "ciphertext": held.ciphertext}
+        version = await self._documents.write(f"{tenant.id}/{credential.id}", data, cas=credential.version)
+        return Held(replace(credential, version=version), held.ciphertext)
+
+    async def list(self, tenant: Tenant, *, after: str, limit: int) -> HeldPage:
+        """A page of the tenant's credentials, without material."""
+        page = await self._documents.list(tenant.id, after=after, limit=limit)
+        found = [await self.read(tenant, CredentialId(name)) for name in page.names]
+        return HeldPage([held.credential for held in found if held], page.names[-1] if page.more and page.names else "")
+
+    async def purge(self, tenant: Tenant, credential_id: CredentialId) -> None:
+        """Remove every version."""
+        await self._documents.purge(f"{tenant.id}/{credential_id}")
+
+
+def _context(tenant: Tenant, credential_id: CredentialId) -> bytes:
+    return f"{tenant.uid}/{credential_id}".encode()
+
+
+def _serialise(material: Material) -> bytes:
+    refresh_token = material.refresh_token
+    return json.dumps(
+        {
+            "integration": material.integration,
+            "fields": {name: value.reveal() for name, value in material.fields.items()},
+            "hosts": material.hosts,
+            "refresh_token": None if refresh_token is None else refresh_token.reveal(),
+            "token_type": material.token_type,
+        }
+    ).encode()
+
+
+def _parse(plaintext: bytes) -> Material:
+    try:
+        data = json.loads(plaintext)
+        refresh_token = data["refresh_token"]
+        return Material(
+            integration=IntegrationId(data["integration"]),
+            fields={str(name): Secret(str(value)) for name, value in data["fields"].items()},
+            hosts=tuple(str(host) for host in data["hosts"]),
+            refresh_token=None if refresh_token is None else Secret(str(refresh_token)),
+            token_type=str(data["token_type"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise MaterialLost from None

@@ -1,0 +1,266 @@
+"""Integrations: the catalogue's definitions, an admin's own in front of them, and the OAuth clients of platform and tenants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from connectors_grpc import codec
+from connectors_grpc.definition_rules import validate_definition
+from connectors_grpc.domain.definition import Api, Integration, OAuth, OAuthClient, Source
+from connectors_grpc.domain.ids import IntegrationId
+from connectors_grpc.domain.records import ApiKey, Tenant
+from connectors_grpc.errors import Conflict, ConnectorsError, Reason, Undecipherable
+from connectors_grpc.ports import Audit, Ciphers, Clock, Documents
+from connectors_grpc.recent import Recent
+from connectors_grpc.secret import Secret
+
+PLATFORM_KEY = "platform"
+
+
+@dataclass(frozen=True, slots=True)
+class SealedClient:
+    """An OAuth client as stored: the secret under the platform's key, empty for a public client."""
+
+    client_id: str
+    ciphertext: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredIntegration:
+    """The document of `integrations/{id}`. Without `oauth` and `api` the catalogue's hold."""
+
+    id: IntegrationId
+    display_name: str
+    oauth: OAuth | None
+    api: Api | None
+    client: SealedClient | None
+    allow_private_addresses: bool
+    create_time: datetime
+    update_time: datetime
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClient:
+    """The document of `clients/{tenant}.{integration}`: a tenant's own client, good for that uid only."""
+
+    tenant_uid: str
+    client: SealedClient
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrationPage:
+    """Integrations by id. `next` is empty at the end."""
+
+    integrations: Sequence[Integration]
+    next: str
+
+
+def _without_secret(client: SealedClient | None) -> OAuthClient | None:
+    return None if client is None else OAuthClient(client.client_id, secret_set=bool(client.ciphertext))
+
+
+class Integrations:
+    """The use cases of integrations. What they return never holds a client's secret, but for `client_for`."""
+
+    def __init__(
+        self,
+        documents: Documents,
+        ciphers: Ciphers,
+        catalogue: Mapping[IntegrationId, Integration],
+        audit: Audit,
+        clock: Clock,
+    ) -> None:
+        self._documents = documents
+        self._ciphers = ciphers
+        self._catalogue = catalogue
+        self._audit = audit
+        self._clock = clock
+        self._recent: Recent[IntegrationId, tuple[StoredIntegration, int] | None] = Recent(clock)
+
+    async def _read(self, integration_id: IntegrationId) -> tuple[StoredIntegration, int] | None:
+        document = await self._documents.read(f"integrations/{integration_id}")
+        return None if document is None else (codec.load(StoredIntegration, document.data), document.version)
+
+    def _merge(self, integration_id: IntegrationId, stored: tuple[StoredIntegration, int] | None) -> Integration:
+        entry = self._catalogue.get(integration_id)
+        if stored is None:
+            if entry is None:
+                raise ConnectorsError(Reason.INTEGRATION_NOT_FOUND, {"integration": integration_id})
+            return entry
+        record, version = stored
+        own = record.oauth is not None or record.api is not None or entry is None
+        client = record.client and OAuthClient(
+            record.client.client_id, Secret("") if record.client.ciphertext else None
+        )
+        return Integration(
+            id=integration_id,
+            display_name=record.display_name or (entry.display_name if entry else integration_id),
+            source=Source.CREATED if own or entry is None else Source.CATALOGUE,
+            oauth=record.oauth if own or entry is None else entry.oauth,
+            api=record.api if own or entry is None else entry.api,
+            client=client,
+            allow_private_addresses=record.allow_private_addresses,
+            verified=bool(entry and entry.verified and not own),
+            create_time=record.create_time,
+            update_time=record.update_time,
+            version=version,
+        )
+
+    async def get(self, integration_id: IntegrationId, *, fresh: bool = False) -> Integration:
+        """The definition in force. Raises: INTEGRATION_NOT_FOUND."""
+        stored = await (self._read(integration_id) if fresh else self._recent.get(integration_id, self._read))
+        return self._merge(integration_id, stored)
+
+    async def client_for(self, integration_id: IntegrationId, tenant: Tenant) -> OAuthClient:
+        """The tenant's own client, else the platform's, with its secret. Raises: INTEGRATION_NOT_CONFIGURED."""
+        own = await self._tenant_client(integration_id, tenant)
+        if own is not None:
+            return await self._open(own, f"{tenant.uid}/{integration_id}")
+        stored = await self._recent.get(integration_id, self._read)
+        if stored is None or stored[0].client is None:
+            raise ConnectorsError(
+                Reason.INTEGRATION_NOT_CONFIGURED, {"integration": integration_id, "missing": "oauth_client"}
+            )
+        return await self._open(stored[0].client, integration_id)
+
+    async def tenant_client(self, integration_id: IntegrationId, tenant: Tenant) -> OAuthClient | None:
+        """The tenant's own client, without its secret."""
+        own = await self._tenant_client(integration_id, tenant)
+        return _without_secret(own)
+
+    async def _tenant_client(self, integration_id: IntegrationId, tenant: Tenant) -> SealedClient | None:
+        document = await self._documents.read(f"clients/{tenant.id}.{integration_id}")
+        if document is None:
+            return None
+        stored = codec.load(StoredClient, document.data)
+        return stored.client if stored.tenant_uid == tenant.uid else None
+
+    async def _seal(self, client: OAuthClient, context: str) -> SealedClient:
+        if client.secret is None:
+            return SealedClient(client.client_id)
+        plaintext = client.secret.reveal().encode()
+        return SealedClient(client.client_id, await self._ciphers.encrypt(PLATFORM_KEY, context.encode(), plaintext))
+
+    async def _open(self, client: SealedClient, context: str) -> OAuthClient:
+        if not client.ciphertext:
+            return OAuthClient(client.client_id)
+        try:
+            plaintext = await self._ciphers.decrypt(PLATFORM_KEY, context.encode(), client.ciphertext)
+        except Undecipherable:
+            raise ConnectorsError(
+                Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth_client.client_secret"}
+            ) from None
+        return OAuthClient(client.client_id, Secret(plaintext.decode()))
+
+    async def list(self, *, after: str, limit: int) -> IntegrationPage:
+        """Catalogue and created, by id."""
+        names = {name for name in self._catalogue if name > after}
+        page = await self._documents.list("integrations", after=after, limit=limit)
+        names |= {IntegrationId(name) for name in page.names}
+        chosen = sorted(names)[:limit]
+        # A name past the store's page may hide others behind it: the page ends where the store's does.
+        if page.more and page.names:
+            chosen = [name for name in chosen if name <= page.names[-1]]
+        found = [await self.get(name) for name in chosen]
+        more = page.more or len(names) > len(chosen)
+        return IntegrationPage(found, chosen[-1] if more and chosen else "")
+
+    async def create(self, caller: ApiKey, wanted: Integration, *, request_id: str, validate_only: bool) -> Integration:
+        """Store a definition, or a client for one of the catalogue's. Raises: ALREADY_EXISTS, INVALID_FIELD."""
+        there = await self._read(wanted.id)
+        if there is not None:
+            if request_id and there[0].request_id == request_id:
+                return self._merge(wanted.id, there)
+            raise ConnectorsError(Reason.ALREADY_EXISTS, {"integration": wanted.id})
+        now = self._clock.now()
+        record = await self._stored(wanted, create_time=now, client=None, request_id=request_id)
+        if validate_only:
+            return self._merge(wanted.id, (record, 0))
+        merged = await self._write(record, cas=0)
+        self._audit.record("CreateIntegration", caller=caller.id, target=wanted.id, result="created")
+        return merged
+
+    async def update(self, caller: ApiKey, wanted: Integration, *, version: int, keep_client: bool) -> Integration:
+        """Replace the definition by `wanted`; `version` 0 takes what is there. Raises: CONFLICT, INVALID_FIELD."""
+        there = await self._read(wanted.id)
+        current = there[1] if there else 0
+        if version not in (0, current):
+            raise ConnectorsError(Reason.CONFLICT)
+        record = await self._stored(
+            wanted,
+            create_time=there[0].create_time if there else self._clock.now(),
+            client=there[0].client if there and keep_client else None,
+            request_id=there[0].request_id if there else "",
+        )
+        merged = await self._write(record, cas=current)
+        self._audit.record("UpdateIntegration", caller=caller.id, target=wanted.id, result="updated")
+        return merged
+
+    async def _stored(
+        self, wanted: Integration, *, create_time: datetime, client: SealedClient | None, request_id: str
+    ) -> StoredIntegration:
+        entry = self._catalogue.get(wanted.id)
+        same = entry is not None and wanted.oauth in (None, entry.oauth) and wanted.api in (None, entry.api)
+        if not same:
+            violations = validate_definition(wanted)
+            if violations:
+                raise ConnectorsError(Reason.INVALID_FIELD, fields=violations)
+        if client is None and wanted.client is not None:
+            client = await self._seal(wanted.client, wanted.id)
+        return StoredIntegration(
+            id=wanted.id,
+            display_name=wanted.display_name,
+            oauth=None if same else wanted.oauth,
+            api=None if same else wanted.api,
+            client=client,
+            allow_private_addresses=wanted.allow_private_addresses,
+            create_time=create_time,
+            update_time=self._clock.now(),
+            request_id=request_id,
+        )
+
+    async def _write(self, record: StoredIntegration, *, cas: int) -> Integration:
+        try:
+            version = await self._documents.write(f"integrations/{record.id}", codec.dump(record), cas=cas)
+        except Conflict:
+            raise ConnectorsError(Reason.CONFLICT) from None
+        self._recent.drop(record.id)
+        return self._merge(record.id, (record, version))
+
+    async def set_tenant_client(
+        self, caller: ApiKey, tenant: Tenant, integration_id: IntegrationId, client: OAuthClient
+    ) -> None:
+        """A tenant's own id and secret, and nothing else of the definition (attack 37)."""
+        sealed = await self._seal(client, f"{tenant.uid}/{integration_id}")
+        path = f"clients/{tenant.id}.{integration_id}"
+        there = await self._documents.read(path)
+        try:
+            await self._documents.write(
+                path, codec.dump(StoredClient(tenant.uid, sealed)), cas=there.version if there else 0
+            )
+        except Conflict:
+            raise ConnectorsError(Reason.CONFLICT) from None
+        self._audit.record(
+            "UpdateIntegration", caller=caller.id, tenant=tenant.id, target=integration_id, result="client set"
+        )
+
+    async def delete(self, caller: ApiKey, integration_id: IntegrationId, *, version: int) -> None:
+        """Forget what was stored; a catalogue entry itself stays. Raises: INTEGRATION_NOT_FOUND, CONFLICT."""
+        there = await self._read(integration_id)
+        if there is None:
+            raise ConnectorsError(Reason.INTEGRATION_NOT_FOUND, {"integration": integration_id})
+        if version not in (0, there[1]):
+            raise ConnectorsError(Reason.CONFLICT)
+        await self._documents.purge(f"integrations/{integration_id}")
+        self._recent.drop(integration_id)
+        self._audit.record("DeleteIntegration", caller=caller.id, target=integration_id, result="deleted")
+
+    async def delete_tenant_client(self, caller: ApiKey, tenant: Tenant, integration_id: IntegrationId) -> None:
+        """Back to the platform's client."""
+        await self._documents.purge(f"clients/{tenant.id}.{integration_id}")
+        self._audit.record(
+            "DeleteIntegration", caller=caller.id, tenant=tenant.id, target=integration_id, result="client deleted"
+        )

@@ -1,0 +1,179 @@
+"""Tenants: made with a key of their own, frozen, and deleted so that nothing can be read again."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from connectors_grpc import codec, policy
+from connectors_grpc.domain.ids import TenantId, TenantUid
+from connectors_grpc.domain.records import ApiKey, Tenant, TenantState
+from connectors_grpc.errors import Conflict, ConnectorsError, Reason
+from connectors_grpc.ports import Audit, Change, Changes, Ciphers, Clock, Documents
+from connectors_grpc.recent import Recent
+
+
+@dataclass(frozen=True, slots=True)
+class TenantPage:
+    """Tenants by id. `next` is empty at the end."""
+
+    tenants: Sequence[Tenant]
+    next: str
+
+
+class Tenants:
+    """The use cases of tenants over `tenants/{id}` documents and one transit key each."""
+
+    def __init__(self, documents: Documents, ciphers: Ciphers, changes: Changes, audit: Audit, clock: Clock) -> None:
+        self._documents = documents
+        self._ciphers = ciphers
+        self._changes = changes
+        self._audit = audit
+        self._clock = clock
+        self._recent: Recent[TenantId, Tenant | None] = Recent(clock)
+
+    async def _read(self, tenant_id: TenantId) -> Tenant | None:
+        document = await self._documents.read(f"tenants/{tenant_id}")
+        return None if document is None else replace(codec.load(Tenant, document.data), version=document.version)
+
+    async def get(self, caller: ApiKey, tenant_id: TenantId, *, fresh: bool = False) -> Tenant:
+        """The tenant, if the caller's scope was given for it. `fresh` reads past the one-second cache.
+
+        Raises: TENANT_NOT_FOUND (only to who may see it), PERMISSION_DENIED.
+        """
+        tenant = await (self._read(tenant_id) if fresh else self._recent.get(tenant_id, self._read))
+        if tenant is None:
+            # A key that names this tenant outlived it: to such a key it is as if it had never named it.
+            if caller.scope.tenants is not None:
+                raise policy.denied()
+            raise ConnectorsError(Reason.TENANT_NOT_FOUND, {"tenant": tenant_id})
+        if not policy.bound_to(caller.scope, tenant):
+            raise policy.denied()
+        return tenant
+
+    async def usable(self, caller: ApiKey, tenant_id: TenantId) -> Tenant:
+        """As `get`, and it is neither suspended nor being deleted. Raises: TENANT_SUSPENDED besides."""
+        tenant = await self.get(caller, tenant_id)
+        match tenant.state:
+            case TenantState.ACTIVE:
+                return tenant
+            case TenantState.SUSPENDED:
+                raise ConnectorsError(Reason.TENANT_SUSPENDED, {"tenant": tenant_id})
+            case TenantState.DELETING:
+                raise ConnectorsError(Reason.TENANT_NOT_FOUND, {"tenant": tenant_id})
+
+    async def create(
+        self,
+        caller: ApiKey,
+        tenant_id: TenantId,
+        *,
+        display_name: str,
+        labels: Mapping[str, str],
+        request_id: str,
+        validate_only: bool,
+    ) -> Tenant:
+        """A new tenant and its key. The same `request_id` again gives the same tenant.
+
+        Raises: ALREADY_EXISTS. The key comes first: a tenant without one never exists, and a key that a crash left
+        behind holds nothing, for ciphertexts are bound to the uid.
+        """
+        now = self._clock.now()
+        there = await self._read(tenant_id)
+        if there is not None:
+            return self._repeated(there, request_id)
+        tenant = Tenant(
+            id=tenant_id,
+            uid=TenantUid(uuid.uuid4().hex),
+            display_name=display_name or tenant_id,
+            state=TenantState.ACTIVE,
+            labels=dict(labels),
+            create_time=now,
+            update_time=now,
+            request_id=request_id,
+        )
+        if validate_only:
+            return tenant
+        await self._ciphers.create_key(tenant_id)
+        try:
+            version = await self._documents.write(f"tenants/{tenant_id}", codec.dump(tenant), cas=0)
+        except Conflict:
+            winner = await self._read(tenant_id)
+            if winner is None:
+                raise ConnectorsError(Reason.CONFLICT) from None
+            return self._repeated(winner, request_id)
+        self._changed(tenant_id)
+        self._audit.record("CreateTenant", caller=caller.id, tenant=tenant_id, result="created")
+        return replace(tenant, version=version)
+
+    @staticmethod
+    def _repeated(there: Tenant, request_id: str) -> Tenant:
+        if request_id and there.request_id == request_id:
+            return there
+        raise ConnectorsError(Reason.ALREADY_EXISTS, {"tenant": there.id})
+
+    async def list(self, caller: ApiKey, *, after: str, limit: int) -> TenantPage:
+        """Tenants in the caller's scope, by id."""
+        if caller.scope.tenants is not None:
+            return await self._list_named(sorted(t for t in caller.scope.tenants if t > after), caller, limit)
+        page = await self._documents.list("tenants", after=after, limit=limit)
+        found = [await self._read(TenantId(name)) for name in page.names]
+        return TenantPage([tenant for tenant in found if tenant], page.names[-1] if page.more and page.names else "")
+
+    async def _list_named(self, names: Sequence[TenantId], caller: ApiKey, limit: int) -> TenantPage:
+        found = [await self._read(name) for name in names[:limit]]
+        bound = [tenant for tenant in found if tenant and policy.bound_to(caller.scope, tenant)]
+        return TenantPage(bound, names[limit - 1] if len(names) > limit else "")
+
+    async def update(
+        self,
+        caller: ApiKey,
+        tenant_id: TenantId,
+        *,
+        version: int,
+        display_name: str | None,
+        labels: Mapping[str, str] | None,
+    ) -> Tenant:
+        """Replace what is not None. `version` 0 takes what is there. Raises: CONFLICT."""
+        tenant = await self.get(caller, tenant_id, fresh=True)
+        if version not in (0, tenant.version):
+            raise ConnectorsError(Reason.CONFLICT)
+        updated = await self._write(
+            replace(
+                tenant,
+                display_name=tenant.display_name if display_name is None else display_name or tenant_id,
+                labels=tenant.labels if labels is None else dict(labels),
+            )
+        )
+        self._audit.record("UpdateTenant", caller=caller.id, tenant=tenant_id, result="updated")
+        return updated
+
+    async def set_state(self, caller: ApiKey, tenant_id: TenantId, state: TenantState, action: str) -> Tenant:
+        """Suspend or resume. Doing it twice changes nothing. Raises: TENANT_NOT_FOUND if it is being deleted."""
+        tenant = await self.get(caller, tenant_id, fresh=True)
+        if tenant.state is TenantState.DELETING and state is not TenantState.DELETING:
+            raise ConnectorsError(Reason.TENANT_NOT_FOUND, {"tenant": tenant_id})
+        if tenant.state is not state:
+            tenant = await self._write(replace(tenant, state=state))
+        self._changed(tenant_id)
+        self._audit.record(action, caller=caller.id, tenant=tenant_id, result=state)
+        return tenant
+
+    async def _write(self, tenant: Tenant) -> Tenant:
+        tenant = replace(tenant, update_time=self._clock.now())
+        try:
+            version = await self._documents.write(f"tenants/{tenant.id}", codec.dump(tenant), cas=tenant.version)
+        except Conflict:
+            raise ConnectorsError(Reason.CONFLICT) from None
+        self._changed(tenant.id)
+        return replace(tenant, version=version)
+
+    async def shred(self, tenant: Tenant) -> None:
+        """Delete the key, then the record: after the first step no ciphertext of the tenant opens again."""
+        await self._ciphers.shred_key(tenant.id)
+        await self._documents.purge(f"tenants/{tenant.id}")
+        self._changed(tenant.id)
+
+    def _changed(self, tenant_id: TenantId) -> None:
+        self._recent.drop(tenant_id)
+        self._changes.publish(Change(tenant=tenant_id))
