@@ -39,7 +39,17 @@ from connectors_grpc.simulator import (
 )
 from connectors_grpc.simulator.app import _is_ours
 from connectors_grpc.simulator.parameters import parse_basic, parse_body, parse_form
-from connectors_grpc.simulator.protocol import Refusal, pkce_matches
+from connectors_grpc.simulator.protocol import (
+    Book,
+    Code,
+    Issued,
+    Refusal,
+    exchange_code,
+    introspect,
+    new_code,
+    pkce_matches,
+    refresh,
+)
 from tests.providers import Clock, browser, recording_upstream, running_simulator
 
 CALLBACK = "http://127.0.0.1:9/callback"
@@ -407,6 +417,25 @@ async def test_another_client_gets_nothing_from_a_token(at: Setting) -> None:
     assert (await at.get("/v1/whoami", tokens["access_token"])).status_code == 200
 
 
+@given(st.lists(st.integers(min_value=0, max_value=7), max_size=12))
+def test_rotating_at_once_only_ever_serves_the_newest_token_of_a_live_family(uses: list[int]) -> None:
+    """Whatever is tried in whatever order: one use of an old token, and nothing of the family works again."""
+    book, code = Book(), Code("web", CALLBACK, None, "alice", "notes.read", expires_at=60)
+    value = new_code(book, code, str)
+    first = exchange_code(book, CLIENT, value, redirect_uri=CALLBACK, verifier=None, now=0, mint=str)
+    assert isinstance(first, Issued)
+    issued, alive, newest = [first], True, first
+    for use in uses:
+        tried = issued[use % len(issued)]
+        alive = alive and tried is newest
+        result = refresh(book, CLIENT, tried.refresh_token or "", scope=None, now=1, mint=str)
+        assert isinstance(result, Issued) is alive
+        if isinstance(result, Issued):
+            issued.append(result)
+            newest = result
+        assert (introspect(book, newest.access_token, 1) is not None) is alive
+
+
 # --- wrong replies on demand
 
 
@@ -676,6 +705,16 @@ async def test_the_record_shows_fingerprints_and_never_a_secret(at: Setting) -> 
     raw = at.sim.record.on("/v1/whoami")[-1]
     assert raw.header("authorization") == [f"Bearer {tokens['access_token']}"]
     assert tokens["access_token"] not in repr(raw)
+
+
+async def test_the_record_says_whether_a_secret_came_in_any_form(at: Setting) -> None:
+    """Raw, percent-encoded or inside Basic; what did not come did not come."""
+    await at.http.get("/basic/whoami", auth=("alice", "in basic"))
+    await at.http.get("/v1/notes", params={"key": "in query&"}, headers={"X-Api-Key": "in-header"})
+    await at.http.post("/token", data={"client_secret": "in form="})
+    for secret in ("in basic", "in query&", "in-header", "in form="):
+        assert at.sim.record.saw(secret)
+    assert not at.sim.record.saw("never sent")
 
 
 async def test_the_record_is_bounded_and_can_be_cleared(at: Setting) -> None:

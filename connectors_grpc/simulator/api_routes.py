@@ -8,7 +8,7 @@ import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -26,6 +26,7 @@ MOST_BYTES = 256 * 1024 * 1024
 MOST_EVENTS = 1_000
 LONGEST_INTERVAL = 1_000
 MOST_A_PAGE = 100
+BODY_DEADLINE = 30.0
 
 Handler = Callable[[Request, Holder], Awaitable[Response]]
 
@@ -214,10 +215,14 @@ def _problem(status: int, message: str) -> Response:
 
 
 async def _json(request: Request) -> object:
-    """The JSON in a body; None where there is none, or it is too large."""
+    """The JSON in a body; None where there is none, it is too large or too slow, or the client left."""
     kept = b""
-    async for chunk in request.stream():
-        kept += chunk[: 1 + MOST_BODY - len(kept)]
+    try:
+        async with asyncio.timeout(BODY_DEADLINE):
+            async for chunk in request.stream():
+                kept += chunk[: 1 + MOST_BODY - len(kept)]
+    except (ClientDisconnect, TimeoutError):
+        return None
     return parse_json(kept)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import urlencode
@@ -29,6 +30,7 @@ from connectors_grpc.simulator.settings import Client
 from connectors_grpc.simulator.simulator import Simulator
 
 MOST_DRAINED = 16 * 1024 * 1024
+BODY_DEADLINE = 30.0
 FORM_ONLY = ("account", "decision")
 
 
@@ -217,14 +219,18 @@ def _seen(request: Request) -> SeenRequest:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, or so much of it that parsing refuses it as too large; the rest is read and dropped."""
+    """The body, or so much of it that parsing refuses it as too large; the rest is read and dropped.
+
+    Bounds: MOST_DRAINED bytes and BODY_DEADLINE seconds; nothing where the client was slower, or left.
+    """
     kept, length = b"", 0
     try:
-        async for chunk in request.stream():
-            length += len(chunk)
-            kept += chunk[: 1 + MOST_BODY - len(kept)]
-            if length > MOST_DRAINED:
-                break
-    except ClientDisconnect:
+        async with asyncio.timeout(BODY_DEADLINE):
+            async for chunk in request.stream():
+                length += len(chunk)
+                kept += chunk[: 1 + MOST_BODY - len(kept)]
+                if length > MOST_DRAINED:
+                    break
+    except (ClientDisconnect, TimeoutError):
         return b""
     return kept

@@ -7,11 +7,13 @@ for tests in the same process; `public()` never shows it.
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import hashlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 MOST_REQUESTS = 512
 MOST_BODY = 16 * 1024
@@ -43,6 +45,13 @@ class SeenRequest:
         """Every value of a header, in order."""
         wanted = name.lower().encode()
         return [value.decode("latin-1") for key, value in self.headers if key.lower() == wanted]
+
+    def holds(self, secret: str) -> bool:
+        """Whether a value came in target, headers or the kept body: raw, percent-encoded, or base64 in Basic."""
+        parts = [self.path.encode("utf-8", "surrogateescape"), self.query, self.body]
+        for _, value in self.headers:
+            parts += [value, _decoded(value.partition(b" ")[2])]
+        return any(secret.encode() in form for part in parts for form in _forms(part))
 
     def add_body(self, chunk: bytes) -> None:
         """Count a piece of the body, and keep what there is room for."""
@@ -95,6 +104,10 @@ class Record:
         """Forget them all; `count` goes on."""
         self._seen.clear()
 
+    def saw(self, secret: str) -> bool:
+        """Whether a value came in any of them."""
+        return any(seen.holds(secret) for seen in self._seen)
+
     def on(self, path: str) -> list[SeenRequest]:
         """Those that asked for a path."""
         return [seen for seen in self._seen if seen.path == path]
@@ -107,3 +120,16 @@ class Record:
 
     def __getitem__(self, position: int) -> SeenRequest:
         return self._seen[position]
+
+
+def _forms(value: bytes) -> tuple[bytes, bytes, bytes]:
+    """A value as it came, percent-decoded, and form-decoded."""
+    return value, unquote_to_bytes(value), unquote_to_bytes(value.replace(b"+", b" "))
+
+
+def _decoded(value: bytes) -> bytes:
+    """What base64 hides; nothing if it is not base64."""
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error:
+        return b""
