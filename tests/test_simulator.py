@@ -38,10 +38,10 @@ from connectors_grpc.simulator import (
     serve,
 )
 from connectors_grpc.simulator.app import _is_ours
+from connectors_grpc.simulator.book import Book, Code
 from connectors_grpc.simulator.parameters import parse_basic, parse_body, parse_form
 from connectors_grpc.simulator.protocol import (
-    Book,
-    Code,
+    Chance,
     Issued,
     Refusal,
     exchange_code,
@@ -422,13 +422,13 @@ def test_rotating_at_once_only_ever_serves_the_newest_token_of_a_live_family(use
     """Whatever is tried in whatever order: one use of an old token, and nothing of the family works again."""
     book, code = Book(), Code("web", CALLBACK, None, "alice", "notes.read", expires_at=60)
     value = new_code(book, code, str)
-    first = exchange_code(book, CLIENT, value, redirect_uri=CALLBACK, verifier=None, now=0, mint=str)
+    first = exchange_code(book, CLIENT, value, redirect_uri=CALLBACK, verifier=None, by=Chance(0, str))
     assert isinstance(first, Issued)
     issued, alive, newest = [first], True, first
     for use in uses:
         tried = issued[use % len(issued)]
         alive = alive and tried is newest
-        result = refresh(book, CLIENT, tried.refresh_token or "", scope=None, now=1, mint=str)
+        result = refresh(book, CLIENT, tried.refresh_token or "", scope=None, by=Chance(1, str))
         assert isinstance(result, Issued) is alive
         if isinstance(result, Issued):
             issued.append(result)

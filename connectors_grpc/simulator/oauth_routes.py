@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from connectors_grpc.simulator import pages, protocol
+from connectors_grpc.simulator.book import Code
 from connectors_grpc.simulator.misbehaviour import Endpoint, Misbehaviour
 from connectors_grpc.simulator.parameters import (
     MOST_BODY,
@@ -23,7 +24,7 @@ from connectors_grpc.simulator.parameters import (
     parse_body,
     parse_form,
 )
-from connectors_grpc.simulator.protocol import Code, Issued, Refusal
+from connectors_grpc.simulator.protocol import Chance, Issued, Refusal
 from connectors_grpc.simulator.record import SeenRequest
 from connectors_grpc.simulator.replies import NO_STORE, instead, refusal_reply, spoiled, token_reply
 from connectors_grpc.simulator.settings import Client
@@ -161,7 +162,7 @@ class OAuthRoutes:
         return client
 
     def _decide_token(self, client: Client, sent: Parameters) -> Issued | Refusal:
-        book, now, mint = self._sim.book, self._sim.clock(), self._sim.mint
+        book, by = self._sim.book, Chance(self._sim.clock(), self._sim.mint)
         match sent.get("grant_type"):
             case "authorization_code":
                 return protocol.exchange_code(
@@ -170,14 +171,13 @@ class OAuthRoutes:
                     sent.get("code", ""),
                     redirect_uri=sent.get("redirect_uri", ""),
                     verifier=sent.get("code_verifier"),
-                    now=now,
-                    mint=mint,
+                    by=by,
                 )
             case "refresh_token":
                 token = sent.get("refresh_token", "")
-                return protocol.refresh(book, client, token, scope=sent.get("scope"), now=now, mint=mint)
+                return protocol.refresh(book, client, token, scope=sent.get("scope"), by=by)
             case "client_credentials":
-                return protocol.client_credentials(book, client, scope=sent.get("scope"), now=now, mint=mint)
+                return protocol.client_credentials(book, client, scope=sent.get("scope"), by=by)
             case None:
                 return Refusal("invalid_request", "grant_type is missing")
             case _:

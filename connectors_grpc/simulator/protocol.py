@@ -1,7 +1,6 @@
 """What the simulated authorization server decides: issue, exchange, rotate, detect reuse, revoke.
 
-Pure but for the book it is handed: no I/O, no clock, no randomness. Tokens are kept as digests only, so
-that neither the book nor a state file made from it can be used as a credential.
+Pure but for the book it is handed: no I/O, no clock, no randomness of its own.
 """
 
 from __future__ import annotations
@@ -12,20 +11,36 @@ import hmac
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NewType, assert_never
+from typing import assert_never
 
+from connectors_grpc.simulator.book import (
+    AccessToken,
+    Book,
+    Code,
+    Digest,
+    Grant,
+    GrantId,
+    RefreshToken,
+    TokenId,
+    digest,
+    put,
+)
 from connectors_grpc.simulator.settings import Client, RotatingAtOnce, RotatingWithGrace, Static
 
-Digest = NewType("Digest", str)
-GrantId = NewType("GrantId", str)
-TokenId = NewType("TokenId", str)
 Mint = Callable[[str], str]
 """Gives an unguessable string for a label; the same one for the same label under a seed."""
 
 CODE_LIFETIME = 60.0
-MOST_ENTRIES = 10_000
 VERIFIER = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
 CHALLENGE = re.compile(r"[A-Za-z0-9\-_]{43}")
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """The time and the randomness that a decision is made with. Units: `now` is seconds since the epoch."""
+
+    now: float
+    mint: Mint
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,51 +65,6 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """One consent: the family of all tokens that descend from it."""
-
-    client_id: str
-    account: str
-    scope: str
-    revoked: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """An authorization code; `grant` is set once it was used."""
-
-    client_id: str
-    redirect_uri: str
-    challenge: str | None
-    account: str
-    scope: str
-    expires_at: float
-    grant: GrantId | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AccessToken:
-    """An access token that was issued."""
-
-    id: TokenId
-    grant: GrantId
-    expires_at: float | None
-    revoked: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RefreshToken:
-    """A refresh token that was issued; `superseded_at` is when it was first exchanged for another."""
-
-    id: TokenId
-    grant: GrantId
-    expires_at: float | None
-    parent: Digest | None = None
-    superseded_at: float | None = None
-    child_used: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Holder:
     """Whom a valid access token speaks for."""
 
@@ -102,27 +72,6 @@ class Holder:
     account: str
     client_id: str
     scope: str
-
-
-@dataclass(slots=True)
-class Book:
-    """All that the authorization server remembers. Bounds: MOST_ENTRIES of each kind, oldest dropped first."""
-
-    grants: dict[GrantId, Grant] = field(default_factory=dict)
-    codes: dict[Digest, Code] = field(default_factory=dict)
-    access: dict[Digest, AccessToken] = field(default_factory=dict)
-    refresh: dict[Digest, RefreshToken] = field(default_factory=dict)
-    minted: int = 0
-
-    def next_number(self) -> int:
-        """A number never given before."""
-        self.minted += 1
-        return self.minted
-
-
-def digest(value: str) -> Digest:
-    """What is kept in place of a code or token."""
-    return Digest(hashlib.sha256(value.encode()).hexdigest())
 
 
 def pkce_matches(challenge: str, verifier: str) -> bool:
@@ -142,12 +91,12 @@ def narrowed(asked: str | None, allowed: tuple[str, ...]) -> str | None:
 def new_code(book: Book, code: Code, mint: Mint) -> str:
     """Enter a code that somebody consented to, and give its value."""
     value = "sim_code_" + mint(f"code.{book.next_number()}")
-    _put(book.codes, digest(value), code)
+    put(book.codes, digest(value), code)
     return value
 
 
 def exchange_code(
-    book: Book, client: Client, code: str, *, redirect_uri: str, verifier: str | None, now: float, mint: Mint
+    book: Book, client: Client, code: str, *, redirect_uri: str, verifier: str | None, by: Chance
 ) -> Issued | Refusal:
     """Trade a code for tokens, once; a second use revokes what the first one gave.
 
@@ -162,7 +111,7 @@ def exchange_code(
         return Refusal("invalid_grant", "the code was used before")
     grant_id = GrantId(f"grant-{book.next_number()}")
     book.codes[key] = replace(entry, grant=grant_id)  # burnt from here on, whatever follows
-    if now >= entry.expires_at:
+    if by.now >= entry.expires_at:
         return Refusal("invalid_grant", "the code has expired")
     if redirect_uri != entry.redirect_uri:
         return Refusal("invalid_grant", "redirect_uri is not the one the code was asked for with")
@@ -170,12 +119,12 @@ def exchange_code(
         return Refusal("invalid_grant", "code_challenge and code_verifier go together")
     if entry.challenge is not None and not pkce_matches(entry.challenge, verifier or ""):
         return Refusal("invalid_grant", "code_verifier does not match")
-    _put(book.grants, grant_id, Grant(client.client_id, entry.account, entry.scope))
-    renewal = _new_refresh_token(book, client, grant_id, None, now, mint) if client.issue_refresh_token else None
-    return _issue(book, client, grant_id, renewal, now, mint)
+    put(book.grants, grant_id, Grant(client.client_id, entry.account, entry.scope))
+    renewal = _new_refresh_token(book, client, grant_id, None, by) if client.issue_refresh_token else None
+    return _issue(book, client, grant_id, renewal, by)
 
 
-def refresh(book: Book, client: Client, token: str, *, scope: str | None, now: float, mint: Mint) -> Issued | Refusal:
+def refresh(book: Book, client: Client, token: str, *, scope: str | None, by: Chance) -> Issued | Refusal:
     """Trade a refresh token for a new access token, by the client's rotation class.
 
     Source: RFC 6749 section 6, RFC 9700 section 4.14.2.
@@ -187,9 +136,9 @@ def refresh(book: Book, client: Client, token: str, *, scope: str | None, now: f
         return Refusal("invalid_grant", "the refresh token is unknown")
     if grant.revoked:
         return Refusal("invalid_grant", "the grant was revoked")
-    if entry.expires_at is not None and now >= entry.expires_at:
+    if entry.expires_at is not None and by.now >= entry.expires_at:
         return Refusal("invalid_grant", "the refresh token has expired")
-    reuse = _reuse(entry, client, now)
+    reuse = _reuse(entry, client, by.now)
     if reuse is not None:
         if reuse.kills_family:
             revoke_grant(book, entry.grant)
@@ -198,11 +147,11 @@ def refresh(book: Book, client: Client, token: str, *, scope: str | None, now: f
         return Refusal("invalid_scope", "more was asked than was granted")
     if client.refresh_kills_access_token:
         _revoke_access(book, entry.grant)
-    renewal = _rotate(book, client, key, now, mint)
-    return _issue(book, client, entry.grant, renewal, now, mint)
+    renewal = _rotate(book, client, key, by)
+    return _issue(book, client, entry.grant, renewal, by)
 
 
-def client_credentials(book: Book, client: Client, *, scope: str | None, now: float, mint: Mint) -> Issued | Refusal:
+def client_credentials(book: Book, client: Client, *, scope: str | None, by: Chance) -> Issued | Refusal:
     """A token for the client itself. Source: RFC 6749 section 4.4."""
     if client.client_secret is None:
         return Refusal("unauthorized_client", "a public client has no credentials of its own")
@@ -210,8 +159,8 @@ def client_credentials(book: Book, client: Client, *, scope: str | None, now: fl
     if granted is None:
         return Refusal("invalid_scope", "more was asked than the client may have")
     grant_id = GrantId(f"grant-{book.next_number()}")
-    _put(book.grants, grant_id, Grant(client.client_id, f"client:{client.client_id}", granted))
-    return _issue(book, client, grant_id, None, now, mint)
+    put(book.grants, grant_id, Grant(client.client_id, f"client:{client.client_id}", granted))
+    return _issue(book, client, grant_id, None, by)
 
 
 def revoke(book: Book, client: Client, token: str) -> Refusal | None:
@@ -274,35 +223,33 @@ def _reuse(entry: RefreshToken, client: Client, now: float) -> _Reuse | None:
             assert_never(never)
 
 
-def _rotate(book: Book, client: Client, key: Digest, now: float, mint: Mint) -> str | None:
+def _rotate(book: Book, client: Client, key: Digest, by: Chance) -> str | None:
     """Note that a refresh token was used; the value that replaces it, None if it stays."""
     entry = book.refresh[key]
     parent = book.refresh.get(entry.parent) if entry.parent else None
     if entry.parent is not None and parent is not None:
         book.refresh[entry.parent] = replace(parent, child_used=True)
     if isinstance(client.rotation, Static) or client.omit_refresh_token_on_refresh:
-        book.refresh[key] = replace(entry, expires_at=_end(now, client.refresh_lifetime))
+        book.refresh[key] = replace(entry, expires_at=_end(by.now, client.refresh_lifetime))
         return None
     if entry.superseded_at is None:
-        book.refresh[key] = replace(entry, superseded_at=now)
-    return _new_refresh_token(book, client, entry.grant, key, now, mint)
+        book.refresh[key] = replace(entry, superseded_at=by.now)
+    return _new_refresh_token(book, client, entry.grant, key, by)
 
 
-def _new_refresh_token(
-    book: Book, client: Client, grant: GrantId, parent: Digest | None, now: float, mint: Mint
-) -> str:
+def _new_refresh_token(book: Book, client: Client, grant: GrantId, parent: Digest | None, by: Chance) -> str:
     number = book.next_number()
-    value = "sim_rt_" + mint(f"refresh.{number}")
-    entry = RefreshToken(TokenId(f"rt-{number}"), grant, _end(now, client.refresh_lifetime), parent)
-    _put(book.refresh, digest(value), entry)
+    value = "sim_rt_" + by.mint(f"refresh.{number}")
+    entry = RefreshToken(TokenId(f"rt-{number}"), grant, _end(by.now, client.refresh_lifetime), parent)
+    put(book.refresh, digest(value), entry)
     return value
 
 
-def _issue(book: Book, client: Client, grant_id: GrantId, renewal: str | None, now: float, mint: Mint) -> Issued:
+def _issue(book: Book, client: Client, grant_id: GrantId, renewal: str | None, by: Chance) -> Issued:
     number = book.next_number()
-    value = "sim_at_" + mint(f"access.{number}")
-    entry = AccessToken(TokenId(f"at-{number}"), grant_id, _end(now, client.access_lifetime))
-    _put(book.access, digest(value), entry)
+    value = "sim_at_" + by.mint(f"access.{number}")
+    entry = AccessToken(TokenId(f"at-{number}"), grant_id, _end(by.now, client.access_lifetime))
+    put(book.access, digest(value), entry)
     told = None if client.omit_expires_in or client.access_lifetime is None else int(client.access_lifetime)
     grant = book.grants[grant_id]
     return Issued(value, renewal, told, grant.scope, entry.id, grant.account)
@@ -316,9 +263,3 @@ def _revoke_access(book: Book, grant_id: GrantId) -> None:
 
 def _end(now: float, lifetime: float | None) -> float | None:
     return None if lifetime is None else now + lifetime
-
-
-def _put(table: dict[Any, Any], key: str, entry: object) -> None:
-    table[key] = entry
-    while len(table) > MOST_ENTRIES:
-        table.pop(next(iter(table)))

@@ -14,9 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from connectors_grpc.simulator.book import Book
 from connectors_grpc.simulator.misbehaviour import Endpoint, Misbehaviour, NextReplies, draw, take
 from connectors_grpc.simulator.notes import Notes
-from connectors_grpc.simulator.protocol import Book
 from connectors_grpc.simulator.record import Record
 from connectors_grpc.simulator.settings import Client, SimulatorSettings
 from connectors_grpc.simulator.state import load, save

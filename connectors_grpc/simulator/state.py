@@ -12,8 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from connectors_grpc.simulator.book import AccessToken, Book, Code, Grant, RefreshToken
 from connectors_grpc.simulator.notes import Note, Notes
-from connectors_grpc.simulator.protocol import AccessToken, Book, Code, Grant, RefreshToken
 
 VERSION = 1
 
