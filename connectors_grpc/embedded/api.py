@@ -13,6 +13,7 @@ from typing import Any, Final
 from connectors_grpc.embedded.setup import ROLE
 
 _TIMEOUT: Final = 10.0
+_PROBE: Final = 2.0
 _MAX_REPLY: Final = 1 << 20
 OK: Final = 200
 
@@ -47,13 +48,15 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def call(socket_path: Path, method: str, path: str, body: object = None, token: str = "") -> Reply:
+def call(
+    socket_path: Path, method: str, path: str, body: object = None, token: str = "", timeout: float = _TIMEOUT
+) -> Reply:
     """One request, one answer.
 
-    Bounds: 10 s for each wait on the socket, 1 MiB of answer.
+    Units: `timeout` is seconds for each wait on the socket.  Bounds: 1 MiB of answer.
     Raises: OSError or http.client.HTTPException if there is no whole answer, ValueError if it is not a JSON object.
     """
-    connection = _UnixConnection(socket_path, _TIMEOUT)
+    connection = _UnixConnection(socket_path, timeout)
     try:
         headers = {"X-Vault-Token": token} if token else {}
         payload = None if body is None else json.dumps(body).encode()
@@ -71,7 +74,7 @@ def call(socket_path: Path, method: str, path: str, body: object = None, token: 
 def is_serving(socket_path: Path) -> bool:
     """Whether OpenBao is initialised, unsealed and active; False too while it does not answer."""
     try:
-        return call(socket_path, "GET", "sys/health").status == OK
+        return call(socket_path, "GET", "sys/health", timeout=_PROBE).status == OK
     except (OSError, http.client.HTTPException, ValueError):
         return False
 

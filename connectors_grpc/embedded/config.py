@@ -83,10 +83,12 @@ seal "static" {{
 
 
 def _audit(layout: StateLayout) -> str:
+    # OpenBao keeps the path in its storage and refuses to unseal with another: relative to its working directory, it stays
+    # true when the state directory is moved, or restored elsewhere.
     return f"""\
 audit "file" "file" {{
   options {{
-    file_path = {literal(str(layout.audit))}
+    file_path = {literal(os.path.relpath(layout.audit, layout.vault))}
     mode      = "0600"
   }}
 }}"""
@@ -101,7 +103,7 @@ def _login_steps(first: FirstBoot) -> tuple[Step, ...]:
             f"auth/approle/role/{ROLE}/custom-secret-id",
             {"secret_id": {"eval_source": "file", "eval_type": "string", "path": first.secret_source}},
         ),
-        # Without recovery keys the static seal can't be rotated. The share is in this request's answer, which nobody reads.
+        # Without recovery keys the static seal can't be rotated. The share is in the answer, which nobody reads.
         Step("recovery", "", "sys/rotate/recovery/init", {"secret_shares": 1, "secret_threshold": 1}),
     )
 

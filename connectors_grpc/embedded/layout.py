@@ -15,7 +15,7 @@ MAX_SOCKET_PATH: Final = 103
 
 @dataclass(frozen=True, slots=True)
 class StateLayout:
-    """Every path under one state directory; `seal_key` may lie elsewhere: a stolen directory alone then opens nothing."""
+    """Every path under one state directory; with `seal_key` elsewhere, a stolen one opens nothing."""
 
     root: Path
     seal_key: Path

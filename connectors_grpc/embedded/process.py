@@ -30,7 +30,7 @@ class EmbeddedSettings:
     """
 
     binary: Path | None = None
-    start_deadline: float = 60.0
+    start_deadline: float = 30.0
     stop_deadline: float = 10.0
     tend_every: float = 15.0
     audit_max_bytes: int = 64 << 20
@@ -76,7 +76,7 @@ async def spawn(layout: StateLayout, binary: Path, keep_open: Sequence[int]) -> 
             stdin=DEVNULL,
             stdout=log,
             stderr=log,
-            cwd=layout.vault,
+            cwd=layout.vault,  # the audit log's path is relative to it
             env={"PATH": os.defpath, "HOME": str(layout.vault), "LANG": "C.UTF-8"},
             pass_fds=tuple(keep_open),
             start_new_session=True,
@@ -120,6 +120,11 @@ def failure(layout: StateLayout, since: int) -> EmbeddedVaultError:
     if "permission denied" in told:
         return EmbeddedVaultError(
             f"OpenBao may not use a file below {layout.root}.", f"Look for 'permission denied' in {layout.log}."
+        )
+    if "failed to validate audit device" in told:
+        return EmbeddedVaultError(
+            "OpenBao refuses its audit log, for its path is not the one of its first boot.",
+            f"Restore a state directory whole and as it was; see {layout.log}.",
         )
     if "message authentication failed" in told or "failed to unseal" in told:
         return EmbeddedVaultError(

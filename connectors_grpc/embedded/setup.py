@@ -94,12 +94,12 @@ def operator_setup() -> str:
             lines += [f"\"$BAO\" write {step.path} - <<'JSON'", json.dumps(step.data), "JSON"]
     lines += [
         "",
-        "# What the server is given: the role id is a name, the secret id a secret. Wrapped, only its first reader has it:",
+        "# What the server is given: the role id, a name, and the secret id, wrapped for one reader:",
         f'"$BAO" read -field=role_id auth/approle/role/{ROLE}/role-id',
         f'"$BAO" write -wrap-ttl=10m -f auth/approle/role/{ROLE}/secret-id',
         "",
-        "# Have two audit devices, on two disks: a Vault that can write to none refuses every request. OpenBao takes them",
-        "# from its configuration file (an `audit` stanza each), HashiCorp Vault from:",
+        "# Have two audit devices, on two disks: a Vault that can write to none refuses every request. OpenBao",
+        "# takes them from its configuration file (an `audit` stanza each), HashiCorp Vault from:",
         "#   vault audit enable file file_path=/var/log/vault/audit.log",
         "",
     ]

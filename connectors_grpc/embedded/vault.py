@@ -32,8 +32,8 @@ _POLL: Final = 0.02
 class EmbeddedVault:
     """One OpenBao on one state directory.
 
-    `async with EmbeddedVault(layout) as vault` holds it for a block; after `wait_exit` has returned, `start` brings it up
-    again on the same object. Call `start` on the main thread: OpenBao dies with the thread that began it.
+    `async with EmbeddedVault(layout) as vault` holds it for a block; after `wait_exit` has returned, `start` brings
+    it up again on the same object. Call `start` on the main thread: OpenBao dies with the thread that began it.
     """
 
     def __init__(self, layout: StateLayout, settings: EmbeddedSettings | None = None) -> None:
@@ -132,8 +132,8 @@ class EmbeddedVault:
     async def _start_first(self, boot: Boot) -> None:
         """The first boot: from nothing to an AppRole that nobody but us has ever seen.
 
-        The secret id that OpenBao is told of goes through a pipe: it is in no environment, no argument and no file, and it
-        is dead before this returns.
+        The secret id that OpenBao is told of goes through a pipe: it is in no environment, no argument and no file,
+        and it is dead before this returns.
         """
         if boot is Boot.WIPE_THEN_FIRST:
             log.warning("openbao_first_boot_repeated")
@@ -164,6 +164,7 @@ class EmbeddedVault:
         assert self._lock is not None
         since = size_of(self.layout.log)
         binary = process.find_binary(self.settings)
+        self.layout.socket.unlink(missing_ok=True)  # the lock is ours, so whatever is there is a remnant
         self._process = await process.spawn(self.layout, binary, (self._lock.fd, *keep_open))
         while not await asyncio.to_thread(api.is_serving, self.layout.socket):
             if self._process.returncode is not None:
