@@ -1,0 +1,1 @@
+"""Tests of the sidecar: its pure decisions, and its engine on real sockets."""

@@ -6,15 +6,15 @@ import pytest
 
 from connectors_grpc.inject.address import allowed_address, allowed_addresses
 
+REFUSED = """
+127.0.0.1 127.255.255.254 0.0.0.0 10.0.0.1 100.64.0.1 100.127.255.255 169.254.169.254 172.16.0.1 172.31.255.255
+192.168.1.1 192.0.0.8 192.88.99.1 198.18.0.1 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255
+:: ::1 ::ffff:127.0.0.1 ::ffff:8.8.8.8 ::127.0.0.1 64:ff9b::7f00:1 64:ff9b:1::1 2002:7f00:1::1 2001::1 2001:db8::1
+fc00::1 fd12::1 fe80::1 fe80::1%eth0 fec0::1 ff02::1 127.1 2130706433 0x7f000001 localhost
+"""
 
-@pytest.mark.parametrize(
-    "ip",
-    "127.0.0.1 127.255.255.254 0.0.0.0 10.0.0.1 100.64.0.1 100.127.255.255 169.254.169.254 172.16.0.1 172.31.255.255 192.168.1.1"
-    " 192.0.0.8 192.88.99.1 198.18.0.1 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255 :: ::1 ::ffff:127.0.0.1 ::ffff:8.8.8.8"
-    " ::127.0.0.1 64:ff9b::7f00:1 64:ff9b:1::1 2002:7f00:1::1 2001::1 2001:db8::1 fc00::1 fd12::1 fe80::1 fe80::1%eth0 fec0::1 ff02::1"
-    " 127.1 2130706433 0x7f000001 localhost".split()
-    + [""],
-)
+
+@pytest.mark.parametrize("ip", ["", *REFUSED.split()])
 def test_11_an_address_that_is_not_globally_reachable_is_refused(ip: str) -> None:
     """Every special block, every form that embeds one, and everything that is no address at all."""
     assert not allowed_address(ip)
