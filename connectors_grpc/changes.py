@@ -1,0 +1,73 @@
+"""The feed of changes within one process. The production one for a single replica; replicas need more."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final
+
+from connectors_grpc.ports import Change
+
+CAPACITY: Final = 1024
+
+
+class ChangeFeed:
+    """`Changes`: every subscriber has a bounded queue of its own, so a slow one never holds up the others.
+
+    One event loop's: publish and subscribe on it.  Bounds: `capacity` changes a subscriber.
+    """
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        if capacity < 1:
+            raise ValueError("a queue holds at least one change")
+        self._capacity = capacity
+        # Weak, so that a subscriber that is gone without a word leaves nothing behind.
+        self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
+
+    def publish(self, change: Change) -> None:
+        """See ports.Changes."""
+        for subscription in list(self._subscriptions):
+            subscription.put(change)
+
+    def subscribe(self) -> Subscription:
+        """See ports.Changes. Counts from this call, not from the first read; ends when it is closed or dropped."""
+        subscription = Subscription(self._capacity)
+        self._subscriptions.add(subscription)
+        return subscription
+
+
+class Subscription(AsyncIterator[Change | None]):
+    """One subscriber's changes. For one reader at a time."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._queue: deque[Change | None] = deque()
+        self._ready = asyncio.Event()
+        self._closed = False
+
+    def put(self, change: Change) -> None:
+        """Add a change. Over the bound, all that wait give way to one None: read everything again."""
+        if self._closed:
+            return
+        if len(self._queue) >= self._capacity:
+            self._queue.clear()
+            self._queue.append(None)
+        # Behind a None the change must stay: the reader may read everything before this change has landed.
+        self._queue.append(change)
+        self._ready.set()
+
+    def close(self) -> None:
+        """End the subscription: the reader's loop ends too. Safe more than once."""
+        self._closed = True
+        self._queue.clear()
+        self._ready.set()
+
+    async def __anext__(self) -> Change | None:
+        while not self._queue:
+            if self._closed:
+                raise StopAsyncIteration
+            self._ready.clear()
+            await self._ready.wait()
+        return self._queue.popleft()

@@ -1,0 +1,163 @@
+"""The ports in memory: for tests of use cases, and the first to obey the laws. Nothing outlives the process."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import secrets
+from datetime import UTC, datetime, timedelta
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from connectors_grpc.errors import Conflict, KeyMissing, Undecipherable, VaultUnavailable
+from connectors_grpc.grammar import (
+    check_cas,
+    check_context,
+    check_data,
+    check_folder,
+    check_limit,
+    check_name,
+    check_path,
+    check_sealing,
+)
+from connectors_grpc.ports import Document, DocumentPage, Json
+
+_PREFIX = "vault:v1:"
+_NONCE = 12
+
+
+class Outage:
+    """A switch: while `down` is set, every call of the store fails as a Vault that is down."""
+
+    def __init__(self) -> None:
+        self.down = False
+
+    def check(self) -> None:
+        """Raises: VaultUnavailable."""
+        if self.down:
+            raise VaultUnavailable
+
+
+class MemoryDocuments:
+    """`Documents` as a dict. What is read is a copy, so that nobody changes what is stored."""
+
+    def __init__(self, outage: Outage | None = None) -> None:
+        self.outage = outage or Outage()
+        self._stored: dict[str, tuple[str, int]] = {}
+
+    async def read(self, path: str) -> Document | None:
+        """See ports.Documents."""
+        check_path(path)
+        self.outage.check()
+        found = self._stored.get(path)
+        return Document(json.loads(found[0]), found[1]) if found else None
+
+    async def write(self, path: str, data: Json, *, cas: int | None) -> int:
+        """See ports.Documents.  Raises: also ValueError, for data that would not come back as it went in."""
+        check_path(path)
+        check_data(data)
+        check_cas(cas)
+        self.outage.check()
+        _, current = self._stored.get(path, ("", 0))
+        if cas is not None and cas != current:
+            raise Conflict
+        self._stored[path] = (json.dumps(data), current + 1)
+        return current + 1
+
+    async def purge(self, path: str) -> None:
+        """See ports.Documents."""
+        check_path(path)
+        self.outage.check()
+        self._stored.pop(path, None)
+
+    async def list(self, folder: str, *, after: str = "", limit: int = 1000) -> DocumentPage:
+        """See ports.Documents."""
+        check_folder(folder)
+        check_limit(limit)
+        self.outage.check()
+        start = f"{folder}/"
+        under = (path.removeprefix(start) for path in self._stored if path.startswith(start))
+        names = sorted(name for name in under if "/" not in name and name > after)
+        return DocumentPage(tuple(names[:limit]), len(names) > limit)
+
+
+class MemoryCiphers:
+    """`Ciphers` with AES-256-GCM, under keys that HKDF derives from the context.  Source: RFC 5869."""
+
+    def __init__(self, outage: Outage | None = None) -> None:
+        self.outage = outage or Outage()
+        self._keys: dict[str, bytes] = {}
+
+    async def create_key(self, name: str) -> None:
+        """See ports.Ciphers."""
+        check_name(name)
+        self.outage.check()
+        self._keys.setdefault(name, secrets.token_bytes(32))
+
+    async def encrypt(self, name: str, context: bytes, plaintext: bytes) -> str:
+        """See ports.Ciphers.  Raises: also ValueError, for an empty context or a plaintext above 64 KiB."""
+        check_name(name)
+        check_sealing(context, plaintext)
+        nonce = secrets.token_bytes(_NONCE)
+        sealed = nonce + self._aead(name, context).encrypt(nonce, plaintext, None)
+        return _PREFIX + base64.b64encode(sealed).decode("ascii")
+
+    async def decrypt(self, name: str, context: bytes, ciphertext: str) -> bytes:
+        """See ports.Ciphers.  Raises: also ValueError, for an empty context."""
+        check_name(name)
+        check_context(context)
+        aead = self._aead(name, context)
+        if not ciphertext.startswith(_PREFIX):
+            raise Undecipherable
+        try:
+            sealed = base64.b64decode(ciphertext.removeprefix(_PREFIX), validate=True)
+            return aead.decrypt(sealed[:_NONCE], sealed[_NONCE:], None)
+        except (InvalidTag, binascii.Error, ValueError):
+            raise Undecipherable from None
+
+    async def shred_key(self, name: str) -> None:
+        """See ports.Ciphers."""
+        check_name(name)
+        self.outage.check()
+        self._keys.pop(name, None)
+
+    def _aead(self, name: str, context: bytes) -> AESGCM:
+        self.outage.check()
+        key = self._keys.get(name)
+        if key is None:
+            raise KeyMissing
+        return AESGCM(HKDF(SHA256(), 32, salt=None, info=context).derive(key))
+
+
+class ManualClock:
+    """`Clock` that stands still until it is moved.  Units: seconds or timedelta."""
+
+    def __init__(self, start: datetime = datetime(2030, 1, 1, tzinfo=UTC)) -> None:
+        self._now = start
+        self._monotonic = 0.0
+
+    def now(self) -> datetime:
+        """See ports.Clock."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """See ports.Clock."""
+        return self._monotonic
+
+    def advance(self, by: timedelta | float) -> None:
+        """Move both times on; never back.  Raises: ValueError."""
+        step = by if isinstance(by, timedelta) else timedelta(seconds=by)
+        if step < timedelta():
+            raise ValueError("time does not run back; set() makes the wall clock jump")
+        self._now += step
+        self._monotonic += step.total_seconds()
+
+    def set(self, now: datetime) -> None:
+        """Make the wall clock jump, either way, as an administrator may; monotonic time is untouched."""
+        if now.tzinfo is None:
+            raise ValueError("the time is aware")
+        self._now = now.astimezone(UTC)

@@ -1,0 +1,137 @@
+"""The laws of `ports.Ciphers`. Inherit CiphersLaws and bring the fixtures `ciphers` and `key` (a name that is free)."""
+
+import asyncio
+import base64
+
+import pytest
+
+from connectors_grpc.errors import KeyMissing, Undecipherable
+from connectors_grpc.ports import Ciphers
+
+HERE = b"uid-1\x00github"
+GARBAGE = [
+    "", "x", "vault", "vault:v1", "vault:v1:", "vault:v1:AAAA", "vault:v1:!!!", "vault:vx:AAAA", "vault:v999:" + "A" * 64,
+    "vault:v1:" + "A" * 200, "v1:AAAA", "\ud800", "vault:v1:\ud800", "vault:v-1:AAAA", "vault:v1:" + "A" * 400_000,
+]  # fmt: skip
+
+
+def damaged(ciphertext: str) -> list[str]:
+    """The ciphertext with one thing wrong each: cut, grown, one bit turned in nonce, middle and tag."""
+    prefix, _, body = ciphertext.rpartition(":")
+    sealed = base64.b64decode(body)
+
+    def as_text(content: bytes) -> str:
+        return f"{prefix}:{base64.b64encode(content).decode()}"
+
+    turned = [sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :] for at in (0, len(sealed) // 2, len(sealed) - 1)]
+    return [as_text(content) for content in (*turned, sealed[:-1], sealed[1:], sealed + b"\x00", sealed[:20], b"")]
+
+
+class CiphersLaws:
+    @pytest.mark.parametrize("plaintext", [b"", b"\x00", "ключ 🔑".encode(), bytes(range(256)), b"x" * 65_536])
+    async def test_what_was_sealed_opens(self, ciphers: Ciphers, key: str, plaintext: bytes) -> None:
+        """Any bytes, none, and as many as are allowed."""
+        await ciphers.create_key(key)
+        assert await ciphers.decrypt(key, HERE, await ciphers.encrypt(key, HERE, plaintext)) == plaintext
+
+    async def test_too_much_plaintext_or_no_context_is_refused(self, ciphers: Ciphers, key: str) -> None:
+        """Bounds are checked before anything is sent."""
+        await ciphers.create_key(key)
+        with pytest.raises(ValueError, match="64 KiB"):
+            await ciphers.encrypt(key, HERE, b"x" * 65_537)
+        with pytest.raises(ValueError, match="context"):
+            await ciphers.encrypt(key, b"", b"x")
+        with pytest.raises(ValueError, match="context"):
+            await ciphers.decrypt(key, b"", "vault:v1:AAAA")
+
+    async def test_a_ciphertext_tells_nothing_and_never_repeats(self, ciphers: Ciphers, key: str) -> None:
+        """The same plaintext gives another ciphertext each time, and does not stand in it."""
+        await ciphers.create_key(key)
+        sealed = {await ciphers.encrypt(key, HERE, b"open sesame") for _ in range(5)}
+        assert len(sealed) == 5
+        assert not any(b"sesame" in base64.b64decode(text.rpartition(":")[2]) for text in sealed)
+
+    @pytest.mark.parametrize("other", [b"uid-2\x00github", b"uid-1\x00githuB", b"uid-1\x00github\x00", b"uid-1"])
+    async def test_another_context_does_not_open_it(self, ciphers: Ciphers, key: str, other: bytes) -> None:
+        """A ciphertext that was moved to another credential or tenant stays shut."""
+        await ciphers.create_key(key)
+        sealed = await ciphers.encrypt(key, HERE, b"secret")
+        with pytest.raises(Undecipherable):
+            await ciphers.decrypt(key, other, sealed)
+
+    async def test_another_key_does_not_open_it(self, ciphers: Ciphers, key: str) -> None:
+        """One tenant's ciphertext is shut to another's key."""
+        await ciphers.create_key(key)
+        await ciphers.create_key(f"{key}-b")
+        sealed = await ciphers.encrypt(key, HERE, b"secret")
+        with pytest.raises(Undecipherable):
+            await ciphers.decrypt(f"{key}-b", HERE, sealed)
+
+    async def test_a_missing_key_is_told_apart(self, ciphers: Ciphers, key: str) -> None:
+        """Neither method makes a key, and both say that there is none."""
+        for _ in range(2):
+            with pytest.raises(KeyMissing):
+                await ciphers.encrypt(key, HERE, b"secret")
+            with pytest.raises(KeyMissing):
+                await ciphers.decrypt(key, HERE, "vault:v1:" + "A" * 64)
+
+    async def test_creating_an_existing_key_keeps_it(self, ciphers: Ciphers, key: str) -> None:
+        """What was sealed before still opens."""
+        await ciphers.create_key(key)
+        sealed = await ciphers.encrypt(key, HERE, b"secret")
+        await ciphers.create_key(key)
+        assert await ciphers.decrypt(key, HERE, sealed) == b"secret"
+
+    async def test_a_shredded_key_never_opens_again(self, ciphers: Ciphers, key: str) -> None:
+        """Gone at once, and a key made anew under that name can't read what the old one sealed."""
+        await ciphers.create_key(key)
+        sealed = await ciphers.encrypt(key, HERE, b"secret")
+        await ciphers.shred_key(key)
+        with pytest.raises(KeyMissing):
+            await ciphers.decrypt(key, HERE, sealed)
+        await ciphers.create_key(key)
+        with pytest.raises(Undecipherable):
+            await ciphers.decrypt(key, HERE, sealed)
+
+    async def test_shredding_what_is_absent_is_no_error(self, ciphers: Ciphers, key: str) -> None:
+        """Never there, twice, and two at once."""
+        await ciphers.shred_key(key)
+        await ciphers.create_key(key)
+        await asyncio.gather(*(ciphers.shred_key(key) for _ in range(4)))
+        await ciphers.shred_key(key)
+
+    async def test_garbage_does_not_open(self, ciphers: Ciphers, key: str) -> None:
+        """Whatever text was stored, it is Undecipherable and nothing else."""
+        await ciphers.create_key(key)
+        for text in GARBAGE:
+            with pytest.raises(Undecipherable):
+                await ciphers.decrypt(key, HERE, text)
+
+    async def test_damage_does_not_open(self, ciphers: Ciphers, key: str) -> None:
+        """One bit is enough."""
+        await ciphers.create_key(key)
+        for text in damaged(await ciphers.encrypt(key, HERE, b"secret of some length")):
+            with pytest.raises(Undecipherable):
+                await ciphers.decrypt(key, HERE, text)
+
+    @pytest.mark.parametrize("name", ["", "..", "a/b", "A", "a b", "a%2f", "x" * 129, "a\n"])
+    async def test_a_name_outside_the_grammar_goes_nowhere(self, ciphers: Ciphers, key: str, name: str) -> None:
+        """Checked once more before a URL is built, in every method."""
+        with pytest.raises(ValueError, match="name"):
+            await ciphers.create_key(name)
+        with pytest.raises(ValueError, match="name"):
+            await ciphers.encrypt(name, HERE, b"")
+        with pytest.raises(ValueError, match="name"):
+            await ciphers.decrypt(name, HERE, "vault:v1:AAAA")
+        with pytest.raises(ValueError, match="name"):
+            await ciphers.shred_key(name)
+
+    async def test_many_at_once_do_not_mix_answers(self, ciphers: Ciphers, key: str) -> None:
+        """Sixty callers over one pool each get their own."""
+        await ciphers.create_key(key)
+
+        async def there_and_back(number: int) -> bytes:
+            context = f"uid\x00{number}".encode()
+            return await ciphers.decrypt(key, context, await ciphers.encrypt(key, context, str(number).encode()))
+
+        assert await asyncio.gather(*map(there_and_back, range(60))) == [str(number).encode() for number in range(60)]
