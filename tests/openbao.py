@@ -1,7 +1,7 @@
 """A real OpenBao for the tests, under the server's real policy. Use it by `pytest_plugins = ["tests.openbao"]`.
 
-`openbao` is one for the whole session: keep to names of your own in it (a tenant id per test). `private_openbao` is the test's own, to
-be killed, sealed or filled; it starts in 0.2 s, from a copy of a state directory that was booted once.
+`openbao` is one for the whole session: keep to names of your own in it (a tenant id per test). `private_openbao` is the
+test's own, to be killed or filled; it starts in 0.2 s, from a copy of a state directory that was booted once.
 """
 
 import asyncio

@@ -82,7 +82,7 @@ def operator_setup() -> str:
         "#!/bin/sh",
         "# Prepares an existing OpenBao or HashiCorp Vault for Connectors. Read it, then run it once with a token that",
         "# may write sys/mounts, sys/auth and sys/policies. With HashiCorp Vault: BAO=vault sh this-file",
-        "# A mount that is there already answers 400: check its type and version, and go on without that step.",
+        "# What is there already is left as it is, but for the policy and the role, which are set anew.",
         "set -eu",
         ': "${BAO:=bao}"',
     ]
@@ -91,7 +91,8 @@ def operator_setup() -> str:
         if step.name == "policy":
             lines += [f"\"$BAO\" policy write {ROLE} - <<'POLICY'", server_policy().rstrip(), "POLICY"]
         else:
-            lines += [f"\"$BAO\" write {step.path} - <<'JSON'", json.dumps(step.data), "JSON"]
+            lines += [f"{_unless_there(step.path)}\"$BAO\" write {step.path} - <<'JSON'", json.dumps(step.data), "JSON"]
+            lines += _check_version(step)
     lines += [
         "",
         "# What the server is given: the role id, a name, and the secret id, wrapped for one reader:",
@@ -104,3 +105,17 @@ def operator_setup() -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _unless_there(path: str) -> str:
+    mount = path.startswith(("sys/mounts/", "sys/auth/"))
+    return f'"$BAO" read {path}/tune >/dev/null 2>&1 || ' if mount else ""
+
+
+def _check_version(step: Step) -> list[str]:
+    if step.data.get("type") != "kv":
+        return []
+    complaint = f"The mount {step.name}/ is there and is not KV version 2: the platform can not use it."
+    return [
+        f"\"$BAO\" read -field=options {step.path}/tune | grep -q version:2 || {{ echo '{complaint}' >&2; exit 1; }}"
+    ]

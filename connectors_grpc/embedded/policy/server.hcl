@@ -5,8 +5,10 @@
 path "secret/data/+/+" {
   capabilities = ["create", "read", "update", "delete"]
 }
+# `list` is here too: a tenant's own list is at secret/metadata/{tenant}/, whose empty last segment this pattern matches, and it
+# goes before the glob below.
 path "secret/metadata/+/+" {
-  capabilities = ["create", "read", "update", "delete"]
+  capabilities = ["create", "read", "update", "delete", "list"]
 }
 path "secret/metadata/*" {
   capabilities = ["list"]
