@@ -1,0 +1,254 @@
+"""What a definition may say: the one set of rules for the catalogue's files and for what admins create. Pure.
+
+Every rule answers with the field, as the contract names it, and what is wanted there; never with the value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import parse_qsl, urlsplit
+
+from connectors_grpc.domain.definition import Api, Integration, OAuth, OAuthClient, Placement
+from connectors_grpc.domain.ids import is_label
+from connectors_grpc.errors import FieldViolation
+from connectors_grpc.inject import TargetRefused, authority, parse_target
+from connectors_grpc.inject.plan import CONTROL, CREDENTIALS, FORWARDING, HOP_BY_HOP
+from connectors_grpc.inject.templates import FIELD_VALUE, PLACEHOLDER
+from connectors_grpc.oauth2.parameters import AUTHORIZATION_RESERVED, TOKEN_RESERVED
+
+Violations = Iterator[FieldViolation]
+
+LONGEST_URL = 2048
+LONGEST_VALUE = 1024
+MOST_ENTRIES = 32
+MOST_SCOPES = 100
+LONGEST_TTL = timedelta(days=3653)
+SEPARATORS = (" ", ",", ";", "+")
+
+_URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#@\\]+)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?")
+_AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]{2,45}\]|[a-z0-9.-]{1,253})(?::(?P<port>[1-9][0-9]{0,4}))?")
+_NAME = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
+"""A DNS name whose last label begins with a letter, so that no resolver reads it as a number (127.1, 0x7f000001)."""
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+"""A header's name.  Source: RFC 9110 section 5.6.2."""
+_PARAMETER = re.compile(r"[A-Za-z0-9._~\[\]-]{1,64}")
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
+"""Source: RFC 6749 section 3.3."""
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
+_NEVER_SET = HOP_BY_HOP | CONTROL | FORWARDING | {b"host", b"content-length", b"cookie", b"cookie2"}
+
+
+def validate_definition(integration: Integration) -> tuple[FieldViolation, ...]:
+    """Everything wrong with a definition; empty if nothing is. `field` is a path in the contract's Integration message."""
+    return tuple(_definition(integration))
+
+
+def sealed_hosts(api: Api) -> tuple[str, ...]:
+    """The authorities a credential is sealed with: the base URL's and the allowed hosts', as `inject.authority` writes them."""
+    scheme = urlsplit(api.base_url).scheme
+    every = (authority(api.base_url), *(authority(f"{scheme}://{host}") for host in api.allowed_hosts))
+    return tuple(dict.fromkeys(every))
+
+
+def _definition(integration: Integration) -> Violations:
+    private = integration.allow_private_addresses
+    if not is_label(integration.id):
+        yield FieldViolation("id", "a lower-case DNS label, 1 to 63 characters")
+    if len(integration.display_name) > 200 or not integration.display_name.isprintable():
+        yield FieldViolation("display_name", "up to 200 printable characters")
+    if integration.oauth is None and integration.api is None:
+        yield FieldViolation("api", "set `api`, `oauth` or both")
+    if integration.oauth is not None:
+        yield from _oauth(integration.oauth, private)
+    if integration.api is not None:
+        yield from _api(integration.api, private)
+    if integration.client is not None:
+        yield from _client(integration.client)
+
+
+def _oauth(oauth: OAuth, private: bool) -> Violations:
+    yield from _url("oauth.authorization_endpoint", oauth.authorization_endpoint, private)
+    yield from _url("oauth.token_endpoint", oauth.token_endpoint, private)
+    for name in ("refresh_endpoint", "revocation_endpoint"):
+        if getattr(oauth, name):
+            yield from _url(f"oauth.{name}", getattr(oauth, name), private)
+    query = oauth.authorization_endpoint.partition("?")[2][:LONGEST_URL]
+    if any(name in AUTHORIZATION_RESERVED for name, _ in parse_qsl(query, keep_blank_values=True)):
+        yield FieldViolation("oauth.authorization_endpoint", "its query may not have a parameter of the protocol")
+    if oauth.issuer:
+        yield from _url("oauth.issuer", oauth.issuer, private, query=False)
+    elif oauth.iss_required:
+        yield FieldViolation("oauth.iss_required", "needs `issuer`, to compare with")
+    if oauth.scope_separator not in SEPARATORS:
+        yield FieldViolation("oauth.scope_separator", "one space, comma, semicolon or plus")
+    yield from scope_violations("oauth.scopes", oauth.scopes, oauth.scope_separator)
+    yield from _parameters("oauth.authorization_parameters", oauth.authorization_parameters, AUTHORIZATION_RESERVED)
+    yield from _parameters("oauth.token_parameters", oauth.token_parameters, TOKEN_RESERVED)
+    for name in ("default_access_token_ttl", "refresh_token_idle_ttl"):
+        ttl = getattr(oauth, name)
+        if ttl is not None and not timedelta(0) < ttl <= LONGEST_TTL:
+            yield FieldViolation(f"oauth.{name}", "above zero, up to ten years")
+
+
+def scope_violations(field: str, scopes: Iterable[str], separator: str) -> Violations:
+    """What is wrong with a list of scopes, of a definition or of a caller.  Source: RFC 6749 section 3.3."""
+    scopes = tuple(scopes)
+    if len(scopes) > MOST_SCOPES:
+        yield FieldViolation(field, f"up to {MOST_SCOPES} scopes")
+    if any(_SCOPE.fullmatch(scope) is None or separator in scope for scope in scopes[:MOST_SCOPES]):
+        yield FieldViolation(
+            field, "each 1 to 256 visible ASCII characters, without quote, backslash and the scope separator"
+        )
+
+
+def _api(api: Api, private: bool) -> Violations:
+    yield from _url("api.base_url", api.base_url, private, query=False)
+    if api.base_url.endswith("/"):
+        yield FieldViolation("api.base_url", "no trailing slash")
+    if len(api.allowed_hosts) > MOST_ENTRIES:
+        yield FieldViolation("api.allowed_hosts", f"up to {MOST_ENTRIES} hosts")
+    if any(not _is_authority(host, private) for host in api.allowed_hosts[:MOST_ENTRIES]):
+        yield FieldViolation(
+            "api.allowed_hosts", "exact names in lower case (`uploads.example.com`, with `:port` if need be)"
+        )
+    yield from _placement(api.placement)
+    placed = {_normal(name) for name in api.placement.headers}
+    yield from _default_headers(api.default_headers, placed)
+    if api.identity_path and not _is_path(api.identity_path):
+        yield FieldViolation("api.identity_path", "a path that begins with /, with a query if need be")
+
+
+def _placement(placement: Placement) -> Violations:
+    if not (placement.headers or placement.query or placement.basic):
+        yield FieldViolation("api.placement", "say where the credential goes: headers, query or basic")
+    if len(placement.headers) + len(placement.query) > MOST_ENTRIES:
+        yield FieldViolation("api.placement", f"up to {MOST_ENTRIES} headers and parameters")
+    yield from _header_names("api.placement.headers", placement.headers)
+    templates = {
+        "api.placement.headers": tuple(placement.headers.values()),
+        "api.placement.query": tuple(placement.query.values()),
+        "api.placement.basic": (placement.basic.username, placement.basic.password) if placement.basic else (),
+    }
+    for field, texts in templates.items():
+        if not all(_is_template(text) for text in texts):
+            yield FieldViolation(
+                field, "templates of printable characters; braces only around a field's name (`{api_key}`)"
+            )
+    bare = [text for text in (*placement.headers.values(), *placement.query.values()) if not PLACEHOLDER.search(text)]
+    if bare or (placement.basic and not PLACEHOLDER.search(placement.basic.username + placement.basic.password)):
+        yield FieldViolation(
+            "api.placement", "each names a field of the credential; constants belong to `default_headers`"
+        )
+    if placement.basic and ":" in PLACEHOLDER.sub("", placement.basic.username):
+        yield FieldViolation("api.placement.basic", "no colon in the user name")
+    if placement.basic and any(_normal(name) == b"authorization" for name in placement.headers):
+        yield FieldViolation("api.placement.basic", "either `basic` or a header `Authorization`, not both")
+    if any(_PARAMETER.fullmatch(name) is None for name in placement.query):
+        yield FieldViolation("api.placement.query", "names of 1 to 64 unreserved characters")
+
+
+def _default_headers(headers: Mapping[str, str], placed: set[bytes]) -> Violations:
+    field = "api.default_headers"
+    if len(headers) > MOST_ENTRIES:
+        yield FieldViolation(field, f"up to {MOST_ENTRIES} headers")
+    yield from _header_names(field, headers)
+    if any(not _is_field_value(value) for value in headers.values()):
+        yield FieldViolation(field, f"values of 1 to {LONGEST_VALUE} printable characters")
+    names = {_normal(name) for name in headers}
+    if names & (CREDENTIALS | placed):
+        yield FieldViolation(field, "never a header that carries the credential; that is `placement`")
+
+
+def _header_names(field: str, headers: Mapping[str, str]) -> Violations:
+    if any(_TOKEN.fullmatch(name) is None for name in headers):
+        yield FieldViolation(field, "names are HTTP tokens of up to 128 characters")
+        return
+    names = [_normal(name) for name in headers]
+    if len(set(names)) < len(names):
+        yield FieldViolation(field, "each name once; case does not count, nor `_` for `-`")
+    if any(name in _NEVER_SET or name.startswith((b"x-connectors-", b"x-forwarded-")) for name in names):
+        yield FieldViolation(field, "no header of framing, routing, cookies, or our own")
+
+
+def _parameters(field: str, parameters: Mapping[str, str], reserved: frozenset[str]) -> Violations:
+    if len(parameters) > MOST_ENTRIES:
+        yield FieldViolation(field, f"up to {MOST_ENTRIES} parameters")
+    if any(_PARAMETER.fullmatch(name) is None for name in parameters):
+        yield FieldViolation(field, "names of 1 to 64 unreserved characters")
+    if any(len(value) > LONGEST_VALUE or _PRINTABLE.fullmatch(value) is None for value in parameters.values()):
+        yield FieldViolation(field, f"values of up to {LONGEST_VALUE} printable ASCII characters")
+    if reserved & set(parameters):
+        yield FieldViolation(field, "not a parameter of the protocol; those are set by the server")
+
+
+def _client(client: OAuthClient) -> Violations:
+    if len(client.client_id) > 512 or _VISIBLE.fullmatch(client.client_id) is None:
+        yield FieldViolation("oauth_client.client_id", "1 to 512 visible ASCII characters")
+    secret = client.secret.reveal() if client.secret is not None else None
+    if secret is not None and (len(secret) > 4096 or _VISIBLE.fullmatch(secret) is None):
+        yield FieldViolation("oauth_client.client_secret", "1 to 4,096 visible ASCII characters")
+
+
+def _url(field: str, url: str, private: bool, *, query: bool = True) -> Violations:
+    if len(url) > LONGEST_URL or not _ascii(url):
+        yield FieldViolation(field, f"a URL of up to {LONGEST_URL} visible ASCII characters")
+        return
+    parts = _URL.fullmatch(url)
+    if parts is None or not _is_authority(parts["authority"], private):
+        yield FieldViolation(
+            field, "an absolute https URL: a host's name in lower case, no user info, no fragment, no braces"
+        )
+        return
+    if parts["scheme"] != "https" and not private:
+        yield FieldViolation(field, "https; http needs `allow_private_addresses`")
+    if not query and parts["query"] is not None:
+        yield FieldViolation(field, "no query")
+    target = (parts["path"] or "/") + ("" if parts["query"] is None else f"?{parts['query']}")
+    if not _is_path(target):
+        yield FieldViolation(field, "a path without dot segments, in which reserved characters are percent-encoded")
+
+
+def _is_authority(text: str, private: bool) -> bool:
+    """A host's name and perhaps a port; a literal address only where private ones are allowed."""
+    match = _AUTHORITY.fullmatch(text)
+    if match is None or int(match["port"] or 1) > 65_535:
+        return False
+    host = match["host"]
+    if _NAME.fullmatch(host) is not None:
+        return True
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return private and host.startswith("[") == isinstance(address, IPv6Address)
+
+
+def _is_path(text: str) -> bool:
+    if not _ascii(text) or len(text) > LONGEST_URL:
+        return False
+    try:
+        parse_target(text.encode())
+    except TargetRefused:
+        return False
+    return True
+
+
+def _is_template(text: str) -> bool:
+    rest = PLACEHOLDER.sub("", text)
+    return _is_field_value(text, least=0) and "{" not in rest and "}" not in rest
+
+
+def _is_field_value(text: str, least: int = 1) -> bool:
+    return least <= len(text) <= LONGEST_VALUE and FIELD_VALUE.fullmatch(text) is not None and text == text.strip()
+
+
+def _ascii(text: str) -> bool:
+    return _VISIBLE.fullmatch(text) is not None
+
+
+def _normal(name: str) -> bytes:
+    return name.lower().replace("_", "-").encode("utf-8", "replace")

@@ -1,0 +1,112 @@
+"""The back channel's requests: code exchange, refresh, revocation. Builds them; does not send, and has no default client."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote_plus, urlencode
+
+from connectors_grpc.domain.definition import ClientAuthentication, OAuth, OAuthClient, TokenRequestFormat
+from connectors_grpc.oauth2.parameters import TOKEN_RESERVED
+from connectors_grpc.ports import HttpRequest
+from connectors_grpc.secret import Secret
+
+TIMEOUT = 15.0
+"""Seconds for the whole exchange. Stays below the refresh lease, so that the lease outlives every answer."""
+MAX_REPLY = 64 * 1024
+"""Bytes. Token replies with large id tokens are a few KiB."""
+
+
+def code_exchange(
+    oauth: OAuth,
+    client: OAuthClient,
+    *,
+    code: Secret,
+    redirect_uri: str,
+    verifier: Secret | None,
+    allow_private_addresses: bool,
+) -> HttpRequest:
+    """Exchange a code; `redirect_uri` is the one of the authorization request.  Source: RFC 6749 4.1.3, RFC 7636 4.5."""
+    parameters = {"grant_type": "authorization_code", "code": code.reveal(), "redirect_uri": redirect_uri}
+    if verifier is not None and oauth.pkce:
+        parameters["code_verifier"] = verifier.reveal()
+    return _request(oauth.token_endpoint, oauth, client, _with_extras(oauth, parameters), allow_private_addresses)
+
+
+def refresh(
+    oauth: OAuth,
+    client: OAuthClient,
+    *,
+    refresh_token: Secret,
+    allow_private_addresses: bool,
+    scopes: Iterable[str] = (),
+) -> HttpRequest:
+    """Refresh an access token. Without `scopes` the grant's own are kept.  Source: RFC 6749 section 6."""
+    parameters = {"grant_type": "refresh_token", "refresh_token": refresh_token.reveal()}
+    scope = oauth.scope_separator.join(scopes)
+    if scope:
+        parameters["scope"] = scope
+    endpoint = oauth.refresh_endpoint or oauth.token_endpoint
+    return _request(endpoint, oauth, client, _with_extras(oauth, parameters), allow_private_addresses)
+
+
+def revocation(
+    oauth: OAuth,
+    client: OAuthClient,
+    *,
+    token: Secret,
+    hint: str,
+    allow_private_addresses: bool,
+) -> HttpRequest | None:
+    """Revoke a token; None if the provider has no endpoint for that.
+
+    Bounds: hint is `refresh_token` or `access_token`.  Source: RFC 7009 section 2.1.
+    """
+    if not oauth.revocation_endpoint:
+        return None
+    parameters = {"token": token.reveal(), "token_type_hint": hint}
+    return _request(oauth.revocation_endpoint, oauth, client, parameters, allow_private_addresses)
+
+
+def _with_extras(oauth: OAuth, parameters: Mapping[str, str]) -> dict[str, str]:
+    extras = {name: value for name, value in oauth.token_parameters.items() if name not in TOKEN_RESERVED}
+    return {**extras, **parameters}
+
+
+def _request(
+    url: str, oauth: OAuth, client: OAuthClient, parameters: Mapping[str, str], allow_private_addresses: bool
+) -> HttpRequest:
+    body = dict(parameters)
+    headers = [
+        ("Accept", "application/json"),
+        ("Accept-Encoding", "identity"),
+        ("User-Agent", "connectors"),
+    ]
+    if client.secret is None or oauth.client_authentication is ClientAuthentication.NONE:
+        body["client_id"] = client.client_id
+    elif oauth.client_authentication is ClientAuthentication.POST:
+        body |= {"client_id": client.client_id, "client_secret": client.secret.reveal()}
+    else:
+        headers.append(("Authorization", _basic(client.client_id, client.secret)))
+    if oauth.token_request_format is TokenRequestFormat.JSON:
+        headers.append(("Content-Type", "application/json"))
+        content = json.dumps(body).encode("ascii")
+    else:
+        headers.append(("Content-Type", "application/x-www-form-urlencoded"))
+        content = urlencode(body).encode("ascii")
+    return HttpRequest(
+        method="POST",
+        url=url,
+        headers=tuple(headers),
+        body=content,
+        allow_private_addresses=allow_private_addresses,
+        timeout=TIMEOUT,
+        max_body=MAX_REPLY,
+    )
+
+
+def _basic(client_id: str, secret: Secret) -> str:
+    """Both are form-urlencoded first, so that a colon or a percent sign survives.  Source: RFC 6749 section 2.3.1."""
+    pair = f"{quote_plus(client_id, safe='')}:{quote_plus(secret.reveal(), safe='')}"
+    return "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")
