@@ -44,6 +44,11 @@ def gone(pid: int) -> bool:
         return True
 
 
+def process_file(pid: int, name: str) -> bytes:
+    """What anyone with this user's rights may read of a process."""
+    return Path(f"/proc/{pid}/{name}").read_bytes()
+
+
 def files_with(needle: bytes, root: Path) -> list[Path]:
     """Every file below `root` that contains the bytes."""
     return [path for path in root.rglob("*") if path.is_file() and needle in path.read_bytes()]
@@ -88,7 +93,7 @@ class TestFirstBoot:
             assert vault.role_id == role_id
             assert await asyncio.to_thread(login, layout.socket, AppRole(role_id, boot_secret)) is None
             for name in ("environ", "cmdline"):
-                shown = Path(f"/proc/{vault.pid}/{name}").read_bytes()
+                shown = process_file(vault.pid or 0, name)
                 assert boot_secret.encode() not in shown
                 assert b"canary" not in shown
             assert not files_with(boot_secret.encode(), layout.root)
@@ -181,6 +186,23 @@ class TestLaterStarts:
         layout.seal_key.chmod(0o644)
         with pytest.raises(EmbeddedVaultError, match="chmod 600"):
             await EmbeddedVault(layout).start()
+
+    async def test_an_audit_log_that_cannot_be_written_is_told_at_once(
+        self, short_tmp: Path, openbao_template: Path
+    ) -> None:
+        """OpenBao would try for ever; we say what stands in the way, and leave nothing running."""
+        layout = copy_state(openbao_template, short_tmp / "audit-dir")
+        layout.audit.unlink()
+        layout.audit.mkdir(0o700)
+        vault = EmbeddedVault(layout)
+        begun = time.monotonic()
+        with pytest.raises(EmbeddedVaultError, match="audit log"):
+            await vault.start()
+        assert time.monotonic() - begun < 10
+        assert vault.pid is None
+        layout.audit.rmdir()
+        async with vault:
+            assert await opened(vault).login()
 
 
 class TestOneOwner:

@@ -18,6 +18,7 @@ from connectors_grpc.embedded.layout import StateLayout
 _TAIL: Final = 16 * 1024
 _REOPEN_DEADLINE: Final = 5.0
 _POLL: Final = 0.02
+_REPEATS: Final = 3
 _LAUNCHER: Final = Path(__file__).with_name("launch.py")
 
 
@@ -126,11 +127,21 @@ def failure(layout: StateLayout, since: int) -> EmbeddedVaultError:
             "OpenBao refuses its audit log, for its path is not the one of its first boot.",
             f"Restore a state directory whole and as it was; see {layout.log}.",
         )
+    if "no audit devices" in told or "audit" in told.partition("post-unseal setup failed")[2].partition("\n")[0]:
+        return EmbeddedVaultError(
+            f"OpenBao can't write its audit log {layout.audit}, and serves nothing without it.",
+            "Make it a plain file of this user, or remove what stands in its place.",
+        )
     if "message authentication failed" in told or "failed to unseal" in told:
         return EmbeddedVaultError(
             f"OpenBao can't be unsealed with the key {layout.seal_key}.", f"Put the right key back; see {layout.log}."
         )
     return EmbeddedVaultError("OpenBao did not come up.", f"Its log says why: {layout.log}")
+
+
+def is_hopeless(layout: StateLayout, since: int) -> bool:
+    """Whether OpenBao, still running, keeps failing in the same way: it would try again for ever."""
+    return _tail(layout.log, since).count("[ERROR] core: post-unseal setup failed") >= _REPEATS
 
 
 def _tail(path: Path, since: int) -> str:

@@ -82,6 +82,7 @@ class EmbeddedVault:
         """
         if self.pid is not None:
             raise EmbeddedVaultError("OpenBao runs already.", "Stop it first.")
+        since = size_of(self.layout.log)
         try:
             await asyncio.to_thread(prepare, self.layout)
             if self._lock is None:
@@ -90,9 +91,8 @@ class EmbeddedVault:
             async with asyncio.timeout(self.settings.start_deadline):
                 await (self._start_again() if boot is Boot.AGAIN else self._start_first(boot))
         except TimeoutError:
-            error = process.failure(self.layout, 0)
             await self.stop()
-            raise error from None
+            raise process.failure(self.layout, since) from None
         except BaseException:
             await self.stop()
             raise
@@ -167,7 +167,7 @@ class EmbeddedVault:
         self.layout.socket.unlink(missing_ok=True)  # the lock is ours, so whatever is there is a remnant
         self._process = await process.spawn(self.layout, binary, (self._lock.fd, *keep_open))
         while not await asyncio.to_thread(api.is_serving, self.layout.socket):
-            if self._process.returncode is not None:
+            if self._process.returncode is not None or process.is_hopeless(self.layout, since):
                 raise process.failure(self.layout, since)
             await asyncio.sleep(_POLL)
 
