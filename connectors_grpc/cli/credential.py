@@ -1,0 +1,355 @@
+"""`connectors credential`: how tenants get credentials, how those are, and how they end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from connectors_grpc.cli.base import (
+    ExampleGroup,
+    confirm,
+    json_option,
+    label_option,
+    limit_option,
+    pass_session,
+    yes_option,
+)
+from connectors_grpc.cli.connecting import wait_until_connected
+from connectors_grpc.cli.connection import PAGE, Session, walk
+from connectors_grpc.cli.errors import FAILED
+from connectors_grpc.cli.output import Output, labels, when, word
+from connectors_grpc.cli.secrets import read_secret
+from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
+from connectors_grpc.gen.connectors.v1.error_reason_pb2 import ErrorReason
+
+KINDS = ("api-key", "basic", "oauth")
+
+
+@click.group(
+    cls=ExampleGroup,
+    examples=(
+        "connectors credential connect acme notion",
+        "connectors credential set acme stripe --secret-file stripe.key",
+    ),
+)
+def credential() -> None:
+    """Credentials: one account of one integration, connected by one tenant."""
+
+
+@credential.command(
+    examples=(
+        "connectors credential connect acme notion",
+        "connectors credential connect acme github --credential github-work --no-wait",
+        "connectors credential connect acme notion --no-wait --json | jq -r .connectUrl",
+    )
+)
+@click.argument("tenant")
+@click.argument("integration")
+@click.option("--credential", "credential_id", default="", help="The credential's id. Default: the integration's.")
+@click.option(
+    "--scope", "scopes", multiple=True, help="A scope to ask for; may be repeated. Default: the definition's."
+)
+@click.option("--wait/--no-wait", default=None, help="Wait until it is connected. Default: on a terminal.")
+@json_option
+@pass_session
+@click.pass_context
+def connect(
+    ctx: click.Context,
+    session: Session,
+    tenant: str,
+    integration: str,
+    credential_id: str,
+    scopes: tuple[str, ...],
+    wait: bool | None,
+    out: Output,
+) -> None:
+    """Give a one-time link for a person's browser, and wait until it was used."""
+    before = _state_now(session, tenant, credential_id or integration)
+    request = pb.StartAuthorizationRequest(
+        tenant=tenant, integration=integration, credential=credential_id, scopes=scopes
+    )
+    link = session.credentials.StartAuthorization(request)
+    if out.json and not wait:
+        out.message(link)
+        return
+    if not out.json:
+        click.echo(link.connect_url)
+        out.note(f"Open this link in a browser. It works once, until {when(link.expire_time)}.")
+    if out.terminal if wait is None else wait:
+        found = wait_until_connected(session, tenant, link, before, out)
+        if found is None:
+            out.note("The link has expired and nobody connected: ask for a new one.")
+            ctx.exit(FAILED)
+        show_one(out, found)
+
+
+def _state_now(session: Session, tenant: str, credential_id: str) -> pb.Credential | None:
+    """The credential as it was before the link was given, so that a new connection can be told from an old one."""
+    found = session.credentials.ListCredentials(pb.ListCredentialsRequest(tenant=tenant, page_size=PAGE)).credentials
+    return next((item for item in found if item.id == credential_id), None)
+
+
+@credential.command(
+    "set",
+    examples=(
+        "connectors credential set acme stripe                                 # asks for the key",
+        "connectors credential set acme stripe --secret-file stripe.key",
+        "connectors credential set acme jira --kind basic --username me@acme.example --secret-file -",
+        "connectors credential set acme notion --kind oauth --secret-file access.token --refresh-token-file refresh.token",
+    ),
+)
+@click.argument("tenant")
+@click.argument("integration")
+@click.option("--credential", "credential_id", default="", help="The credential's id. Default: the integration's.")
+@click.option("--kind", type=click.Choice(KINDS), default="api-key", show_default=True, help="What it is.")
+@click.option(
+    "--secret-file", metavar="FILE", help="A file with the secret; - for stdin. Default: a prompt without echo."
+)
+@click.option("--username", default=None, help="The user name, with --kind basic.")
+@click.option(
+    "--field",
+    "fields",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="A further secret field of an API key; may be repeated.",
+)
+@click.option("--refresh-token-file", metavar="FILE", help="A file with the refresh token, with --kind oauth.")
+@click.option(
+    "--scope", "scopes", multiple=True, help="A scope that the token has, with --kind oauth; may be repeated."
+)
+@click.option(
+    "--expires", type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ"]), default=None, metavar="TIME",
+    help="When the token ends (UTC, 2030-01-31T12:00:00Z), with --kind oauth.",
+)  # fmt: skip
+@label_option
+@json_option
+@pass_session
+def set_(session: Session, /, tenant: str, integration: str, credential_id: str, out: Output, **given: object) -> None:
+    """Store an API key, a password or tokens. The secret comes from a file or a prompt, never as an argument."""
+    request = pb.StoreCredentialRequest(tenant=tenant, integration=integration, credential=credential_id)
+    labels_given = given["labels"]
+    assert isinstance(labels_given, dict)
+    request.labels.update(labels_given)
+    _put_material(request, given)
+    show_one(out, session.credentials.StoreCredential(request).credential)
+
+
+def _put_material(request: pb.StoreCredentialRequest, given: dict[str, object]) -> None:
+    """Read what the kind needs.  Raises: UsageError for an option of another kind."""
+    kind, source = given["kind"], _text(given["secret_file"])
+    for option, belongs in (
+        ("username", "basic"), ("fields", "api-key"), ("refresh_token_file", "oauth"), ("scopes", "oauth"), ("expires", "oauth"),
+    ):  # fmt: skip
+        if given[option] and kind != belongs:
+            raise click.UsageError(f"--{option.rstrip('s').replace('_', '-')} goes with --kind {belongs}.")
+    if kind == "basic":
+        username = _text(given["username"]) or click.prompt("User name", err=True)
+        request.basic.username = username
+        request.basic.password = read_secret(source, prompt="Password").reveal()
+    elif kind == "oauth":
+        request.oauth.access_token = read_secret(source, prompt="Access token").reveal()
+        if (refresh := _text(given["refresh_token_file"])) is not None:
+            request.oauth.refresh_token = read_secret(refresh, prompt="", option="--refresh-token-file").reveal()
+        if given["expires"]:
+            request.oauth.expire_time.FromDatetime(given["expires"])  # type: ignore[arg-type]
+        request.oauth.scopes.extend(given["scopes"])  # type: ignore[arg-type]
+    else:
+        request.api_key.api_key = read_secret(source, prompt="API key").reveal()
+        for pair in given["fields"]:  # type: ignore[attr-defined]
+            name, equals, path = pair.partition("=")
+            if not equals or not name or not path:
+                raise click.UsageError("--field: NAME=FILE is wanted.")
+            request.api_key.fields[name] = read_secret(path, prompt="", option="--field").reveal()
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+@credential.command("list", examples=("connectors credential list acme", "connectors credential list acme --json"))
+@click.argument("tenant")
+@limit_option
+@json_option
+@pass_session
+def list_(session: Session, tenant: str, limit: int, out: Output) -> None:
+    """List a tenant's credentials by id."""
+    found = list(every(session, tenant, limit))
+    if out.json:
+        out.message(pb.ListCredentialsResponse(credentials=found))
+        return
+    columns = ("CREDENTIAL", "INTEGRATION", "KIND", "STATE", "EXPIRES", "NEXT STEP")
+    rows = [
+        (item.id, item.integration, kind_of(item), state_of(item), when(item.expire_time), item.next_step)
+        for item in found
+    ]
+    out.table(columns, rows, f"No credentials yet: connectors credential connect {tenant} INTEGRATION")
+
+
+@credential.command(examples=("connectors credential show acme notion",))
+@click.argument("tenant")
+@click.argument("credential_id", metavar="CREDENTIAL")
+@json_option
+@pass_session
+def show(session: Session, tenant: str, credential_id: str, out: Output) -> None:
+    """Show how a credential is, and what to do next."""
+    request = pb.GetCredentialRequest(tenant=tenant, credential=credential_id)
+    show_one(out, session.credentials.GetCredential(request).credential)
+
+
+@credential.command(examples=("connectors credential refresh acme notion",))
+@click.argument("tenant")
+@click.argument("credential_id", metavar="CREDENTIAL")
+@json_option
+@pass_session
+def refresh(session: Session, tenant: str, credential_id: str, out: Output) -> None:
+    """Refresh the access token now."""
+    request = pb.RefreshCredentialRequest(tenant=tenant, credential=credential_id)
+    show_one(out, session.credentials.RefreshCredential(request).credential)
+
+
+@credential.command(
+    examples=("connectors credential revoke acme notion", "connectors credential revoke acme notion --yes")
+)
+@click.argument("tenant")
+@click.argument("credential_id", metavar="CREDENTIAL")
+@yes_option
+@json_option
+@pass_session
+def revoke(session: Session, tenant: str, credential_id: str, yes: bool, out: Output) -> None:
+    """Revoke a credential, at the provider too where that can be done. The material is purged."""
+    confirm(f"Revoke the credential {credential_id} of {tenant} for good?", yes=yes)
+    answer = session.credentials.RevokeCredential(pb.RevokeCredentialRequest(tenant=tenant, credential=credential_id))
+    if out.json:
+        out.message(answer)
+        return
+    show_one(out, answer.credential)
+    result = pb.RevokeCredentialResponse.ProviderResult
+    if answer.provider_result == result.PROVIDER_RESULT_FAILED:
+        out.note(
+            "The provider could not be reached or refused: the grant may live on there. Remove it in its settings."
+        )
+
+
+@credential.command(examples=("connectors credential enable acme notion",))
+@click.argument("tenant")
+@click.argument("credential_id", metavar="CREDENTIAL")
+@json_option
+@pass_session
+def enable(session: Session, tenant: str, credential_id: str, out: Output) -> None:
+    """Switch a credential on."""
+    _switch(session, tenant, credential_id, out, enabled=True)
+
+
+@credential.command(examples=("connectors credential disable acme notion",))
+@click.argument("tenant")
+@click.argument("credential_id", metavar="CREDENTIAL")
+@json_option
+@pass_session
+def disable(session: Session, tenant: str, credential_id: str, out: Output) -> None:
+    """Switch a credential off. It keeps its state but is never used."""
+    _switch(session, tenant, credential_id, out, enabled=False)
+
+
+def _switch(session: Session, tenant: str, credential_id: str, out: Output, *, enabled: bool) -> None:
+    request = pb.UpdateCredentialRequest(credential=pb.Credential(tenant=tenant, id=credential_id, enabled=enabled))
+    request.update_mask.paths.append("enabled")
+    show_one(out, session.credentials.UpdateCredential(request).credential)
+
+
+@credential.command(examples=("connectors credential verify acme notion",))
+@click.argument("tenant")
+@click.argument("credential_id", metavar="CREDENTIAL")
+@json_option
+@pass_session
+@click.pass_context
+def verify(ctx: click.Context, session: Session, tenant: str, credential_id: str, out: Output) -> None:
+    """Ask the provider whether it takes the credential; exit code 1 if not."""
+    answer = session.credentials.VerifyCredential(pb.VerifyCredentialRequest(tenant=tenant, credential=credential_id))
+    if out.json:
+        out.message(answer)
+    else:
+        out.record(
+            (("accepted", "yes" if answer.accepted else "failed"), ("provider's status", str(answer.http_status)))
+        )
+    if not answer.accepted:
+        ctx.exit(FAILED)
+
+
+@credential.command(
+    examples=(
+        "connectors --key-file reader.key credential token acme notion",
+        "connectors credential token acme notion --min-ttl 120",
+    )
+)
+@click.argument("tenant")
+@click.argument("credential_id", metavar="CREDENTIAL")
+@click.option(
+    "--min-ttl", type=click.IntRange(1, 600), default=None, metavar="SECONDS", help="It must live at least so long."
+)
+@json_option
+@pass_session
+def token(session: Session, tenant: str, credential_id: str, min_ttl: int | None, out: Output) -> None:
+    """Print the access token itself. The key must have the role token-reader."""
+    request = pb.FetchAccessTokenRequest(tenant=tenant, credential=credential_id)
+    if min_ttl:
+        request.min_ttl.FromTimedelta(timedelta(seconds=min_ttl))
+    answer = session.credentials.FetchAccessToken(request)
+    if out.json:
+        out.message(answer)
+        return
+    click.echo(answer.access_token)
+
+
+def every(session: Session, tenant: str, limit: int) -> list[pb.Credential]:
+    """A tenant's credentials, all pages."""
+    return list(
+        walk(
+            lambda after: session.credentials.ListCredentials(
+                pb.ListCredentialsRequest(tenant=tenant, page_size=PAGE, page_token=after)
+            ),
+            lambda page: list(page.credentials),
+            limit,
+        )
+    )
+
+
+def show_one(out: Output, item: pb.Credential) -> None:
+    """One credential."""
+    if out.json:
+        out.message(item)
+        return
+    out.record(
+        (
+            ("credential", item.id),
+            ("tenant", item.tenant),
+            ("integration", item.integration),
+            ("kind", kind_of(item)),
+            ("state", state_of(item)),
+            ("next step", item.next_step),
+            ("scopes", " ".join(item.granted_scopes)),
+            ("scopes not granted", " ".join(item.missing_scopes)),
+            ("expires", when(item.expire_time)),
+            ("refreshable", "yes" if item.refreshable else "no"),
+            ("last refreshed", when(item.refresh_time)),
+            ("generation", str(item.generation)),
+            ("goes to", ", ".join(item.allowed_hosts)),
+            ("labels", labels(item.labels)),
+            ("created", when(item.create_time)),
+            ("changed", when(item.update_time)),
+        )
+    )
+
+
+def state_of(item: pb.Credential) -> str:
+    """The state in a word, with the reason where there is one."""
+    state = word(pb.Credential.State.Name(item.state), "STATE_")
+    if not item.enabled and item.state == pb.Credential.STATE_ACTIVE:
+        return "disabled"
+    reason = ErrorReason.Name(item.state_reason).removeprefix("ERROR_REASON_") if item.state_reason else ""
+    return f"{state} ({reason})" if reason and reason.lower() != state else state
+
+
+def kind_of(item: pb.Credential) -> str:
+    """What is stored, in a word."""
+    return word(pb.Credential.Kind.Name(item.kind), "KIND_") if item.kind else ""

@@ -1,0 +1,277 @@
+"""`connectors integration`: third-party APIs, and the OAuth clients that are registered there."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from connectors_grpc.cli.base import ExampleGroup, confirm, json_option, limit_option, pass_session, yes_option
+from connectors_grpc.cli.connection import PAGE, Session, walk
+from connectors_grpc.cli.definition import read_definition
+from connectors_grpc.cli.output import Output, when, word
+from connectors_grpc.cli.secrets import read_secret
+from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as pb
+
+SECRET_VARIABLE = "CONNECTORS_CLIENT_SECRET"
+# Flag, path in the message, help.
+FLAGS: tuple[tuple[str, str, str], ...] = (
+    ("--display-name", "display_name", "For people."),
+    ("--base-url", "api.base_url", "Where calls go."),
+    ("--identity-path", "api.identity_path", "A cheap GET that says whose credential it is."),
+    ("--authorization-endpoint", "oauth.authorization_endpoint", "Where the person consents."),
+    ("--token-endpoint", "oauth.token_endpoint", "Where codes are exchanged."),
+    ("--revocation-endpoint", "oauth.revocation_endpoint", "Where tokens are revoked."),
+)
+
+
+def definition_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What defines an integration: a file, or flags for simple cases."""
+    function = click.option(
+        "--allow-private-addresses", is_flag=True, default=None, help="Allow private and loopback hosts."
+    )(function)
+    function = click.option("--scope", "scopes", multiple=True, help="A scope to ask for; may be repeated.")(function)
+    for option, path, text in reversed(FLAGS):
+        function = click.option(option, path.replace(".", "_"), default=None, help=text)(function)
+    return click.option(
+        "--file", "file", type=click.Path(path_type=Path), metavar="FILE",
+        help="The definition as YAML or JSON, in the shape of connectors.v1.Integration; - for stdin. Flags come on top.",
+    )(function)  # fmt: skip
+
+
+def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The OAuth client. Its secret is never an argument."""
+    function = click.option(
+        "--public-client", is_flag=True, help="The client has no secret (it authenticates by its id and PKCE)."
+    )(function)
+    function = click.option(
+        "--client-secret-file", metavar="FILE",
+        help=f"A file with client_secret; - for stdin. Else ${SECRET_VARIABLE}, else a prompt.",
+    )(function)  # fmt: skip
+    return click.option("--client-id", default=None, help="client_id, as the provider gave it.")(function)
+
+
+@click.group(
+    cls=ExampleGroup,
+    examples=(
+        "connectors integration list",
+        "connectors integration set-client notion --client-id abc --client-secret-file notion.secret",
+    ),
+)
+def integration() -> None:
+    """Integrations: which APIs there are, how to connect to them, where their credentials may go."""
+
+
+@integration.command("list", examples=("connectors integration list", "connectors integration list --json"))
+@limit_option
+@json_option
+@pass_session
+def list_(session: Session, limit: int, out: Output) -> None:
+    """List integrations by id, those of the catalogue too."""
+    found = list(
+        walk(
+            lambda token: session.integrations.ListIntegrations(
+                pb.ListIntegrationsRequest(page_size=PAGE, page_token=token)
+            ),
+            lambda page: list(page.integrations),
+            limit,
+        )
+    )
+    if out.json:
+        out.message(pb.ListIntegrationsResponse(integrations=found))
+        return
+    columns = ("INTEGRATION", "NAME", "SOURCE", "TAKES", "CLIENT", "BASE URL")
+    rows = [
+        (item.id, item.display_name, _source(item), _takes(item), _client(item), item.api.base_url) for item in found
+    ]
+    out.table(columns, rows, "No integrations: connectors integration create INTEGRATION --file definition.yaml")
+
+
+@integration.command(
+    examples=("connectors integration show notion", "connectors integration show notion --tenant acme")
+)
+@click.argument("integration_id", metavar="INTEGRATION")
+@click.option("--tenant", default="", help="Show this tenant's own OAuth client.")
+@json_option
+@pass_session
+def show(session: Session, integration_id: str, tenant: str, out: Output) -> None:
+    """Show one integration, without secrets."""
+    request = pb.GetIntegrationRequest(integration=integration_id, tenant=tenant)
+    show_one(out, session.integrations.GetIntegration(request).integration)
+
+
+@integration.command(
+    examples=(
+        "connectors integration create acme-wiki --file wiki.yaml --client-secret-file wiki.secret",
+        "connectors integration create notion --client-id abc        # of the catalogue; asks for the secret",
+        "connectors integration create status --base-url https://api.status.example   # API keys only",
+    )
+)
+@click.argument("integration_id", metavar="INTEGRATION")
+@definition_options
+@client_options
+@click.option("--validate-only", is_flag=True, help="Check, and change nothing.")
+@json_option
+@pass_session
+def create(session: Session, /, integration_id: str, validate_only: bool, out: Output, **given: Any) -> None:
+    """Create an integration, or take one of the catalogue into use with an OAuth client."""
+    definition = _definition(given)
+    definition.id = ""
+    _put_client(definition, given)
+    request = pb.CreateIntegrationRequest(
+        integration_id=integration_id, integration=definition, request_id=str(uuid.uuid4()), validate_only=validate_only
+    )
+    show_one(out, session.integrations.CreateIntegration(request).integration)
+
+
+@integration.command(
+    "set-client",
+    examples=(
+        "connectors integration set-client notion --client-id abc --client-secret-file notion.secret",
+        "connectors integration set-client notion --tenant acme --client-id their-own",
+    ),
+)
+@click.argument("integration_id", metavar="INTEGRATION")
+@client_options
+@click.option("--tenant", default="", help="Set this tenant's own client, in place of the platform's.")
+@json_option
+@pass_session
+def set_client(session: Session, /, integration_id: str, tenant: str, out: Output, **given: Any) -> None:
+    """Set the OAuth client that is registered at the provider."""
+    if not given["client_id"]:
+        raise click.UsageError("--client-id is wanted.")
+    changed = pb.Integration(id=integration_id)
+    _put_client(changed, given)
+    request = pb.UpdateIntegrationRequest(integration=changed, tenant=tenant)
+    request.update_mask.paths.append("oauth_client")
+    show_one(out, session.integrations.UpdateIntegration(request).integration)
+
+
+@integration.command(
+    examples=(
+        "connectors integration update acme-wiki --file wiki.yaml",
+        "connectors integration update acme-wiki --display-name Wiki",
+    )
+)
+@click.argument("integration_id", metavar="INTEGRATION")
+@definition_options
+@json_option
+@pass_session
+def update(session: Session, /, integration_id: str, out: Output, **given: Any) -> None:
+    """Change a definition: `oauth` and `api` are replaced whole by a file, in part by flags."""
+    current = session.integrations.GetIntegration(pb.GetIntegrationRequest(integration=integration_id)).integration
+    changed = _definition(given, None if given["file"] else current)
+    changed.id, changed.etag = integration_id, changed.etag or current.etag
+    paths = _changed_paths(current, changed, from_file=given["file"] is not None)
+    if not paths:
+        raise click.UsageError("Nothing to change: give --file, or flags.")
+    request = pb.UpdateIntegrationRequest(integration=changed)
+    request.update_mask.paths.extend(paths)
+    show_one(out, session.integrations.UpdateIntegration(request).integration)
+
+
+@integration.command(
+    examples=(
+        "connectors integration delete acme-wiki",
+        "connectors integration delete notion --tenant acme --yes    # acme's own client only",
+    )
+)
+@click.argument("integration_id", metavar="INTEGRATION")
+@click.option("--tenant", default="", help="Delete this tenant's own OAuth client only.")
+@yes_option
+@json_option
+@pass_session
+def delete(session: Session, integration_id: str, tenant: str, yes: bool, out: Output) -> None:
+    """Delete an integration. Its credentials stop working; they stay until deleted."""
+    what = f"{tenant}'s own client of {integration_id}" if tenant else f"the integration {integration_id}"
+    confirm(f"Delete {what}?", yes=yes)
+    answer = session.integrations.DeleteIntegration(
+        pb.DeleteIntegrationRequest(integration=integration_id, tenant=tenant)
+    )
+    if out.json:
+        out.message(answer)
+    out.said(f"Deleted {what}.")
+
+
+def _definition(given: dict[str, Any], base: pb.Integration | None = None) -> pb.Integration:
+    """The file's definition, or `base`, with the flags on top."""
+    found = read_definition(given["file"]) if given["file"] else pb.Integration()
+    if base is not None:
+        found.CopyFrom(base)
+    for _, path, _ in FLAGS:
+        value = given[path.replace(".", "_")]
+        if value is not None:
+            parent, _, name = path.rpartition(".")
+            setattr(getattr(found, parent) if parent else found, name, value)
+    if given["scopes"]:
+        del found.oauth.scopes[:]
+        found.oauth.scopes.extend(given["scopes"])
+    if given["allow_private_addresses"]:
+        found.allow_private_addresses = True
+    return found
+
+
+def _changed_paths(current: pb.Integration, changed: pb.Integration, *, from_file: bool) -> list[str]:
+    """What to name in the mask: with a file, what it sets; with flags, what differs."""
+    names = ("display_name", "oauth", "api", "allow_private_addresses")
+    set_fields = {field.name for field, _ in changed.ListFields()}
+    if from_file:
+        return [name for name in names if name in set_fields]
+    return [name for name in names if getattr(current, name) != getattr(changed, name)]
+
+
+def _put_client(definition: pb.Integration, given: dict[str, Any]) -> None:
+    """Put id and secret in. The secret is asked for only where there is an id."""
+    if given["client_id"]:
+        definition.oauth_client.client_id = given["client_id"]
+    elif given["client_secret_file"] is not None and not definition.oauth_client.client_id:
+        raise click.UsageError("--client-secret-file needs --client-id.")
+    if not definition.oauth_client.client_id or given["public_client"] or definition.oauth_client.client_secret:
+        return
+    secret = read_secret(
+        given["client_secret_file"], prompt="Client secret", variable=SECRET_VARIABLE, option="--client-secret-file"
+    )
+    definition.oauth_client.client_secret = secret.reveal()
+
+
+def show_one(out: Output, item: pb.Integration) -> None:
+    """One integration."""
+    if out.json:
+        out.message(item)
+        return
+    out.record(
+        (
+            ("integration", item.id),
+            ("name", item.display_name),
+            ("source", _source(item)),
+            ("takes", _takes(item)),
+            ("base URL", item.api.base_url),
+            ("further hosts", ", ".join(item.api.allowed_hosts)),
+            ("authorization endpoint", item.oauth.authorization_endpoint),
+            ("token endpoint", item.oauth.token_endpoint),
+            ("revocation endpoint", item.oauth.revocation_endpoint),
+            ("scopes", " ".join(item.oauth.scopes)),
+            ("client", _client(item)),
+            ("private addresses", "allowed" if item.allow_private_addresses else ""),
+            ("created", when(item.create_time)),
+            ("changed", when(item.update_time)),
+        )
+    )
+
+
+def _source(item: pb.Integration) -> str:
+    return word(pb.Integration.Source.Name(item.source), "SOURCE_")
+
+
+def _takes(item: pb.Integration) -> str:
+    return "OAuth" if item.HasField("oauth") else "API keys"
+
+
+def _client(item: pb.Integration) -> str:
+    client = item.oauth_client
+    if not client.client_id:
+        return ""
+    return client.client_id if client.client_secret_set else f"{client.client_id} (no secret)"

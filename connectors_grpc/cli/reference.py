@@ -1,0 +1,67 @@
+"""What is printed and asks nobody: settings, the Vault's set-up, completion, version."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import asdict
+
+import click
+from click.shell_completion import get_completion_class
+
+from connectors_grpc.cli.base import ExampleCommand, ExampleGroup, json_option, missing_package
+from connectors_grpc.cli.output import Output
+
+
+@click.command(cls=ExampleCommand, examples=("connectors version",))
+def version() -> None:
+    """Print the version."""
+    click.echo(f"connectors {importlib.metadata.version('connectors-grpc')}")
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        'eval "$(connectors completion bash)"                                  # in ~/.bashrc',
+        'eval "$(connectors completion zsh)"                                   # in ~/.zshrc',
+        "connectors completion fish > ~/.config/fish/completions/connectors.fish",
+    ),
+)
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print a shell's completion script."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    script = kind(ctx.find_root().command, {}, "connectors", "_CONNECTORS_COMPLETE")
+    # Not source(): bash's asks a bash on the PATH for its version first.
+    click.echo(script.source_template % script.source_vars())
+
+
+@click.command(cls=ExampleCommand, examples=("connectors settings", "connectors settings --json"))
+@json_option
+def settings(out: Output) -> None:
+    """List every setting: flag, environment variable, default. Flags win over the environment, that over --config."""
+    try:
+        from connectors_grpc.settings import describe
+    except ModuleNotFoundError as error:
+        raise click.ClickException(missing_package("settings", error)) from None
+    if out.json:
+        out.value([asdict(item) for item in describe()])
+        return
+    rows = [(item.name, item.process, item.variable, item.default, item.description) for item in describe()]
+    out.table(("SETTING", "OF", "ENVIRONMENT", "DEFAULT", "WHAT"), rows, "")
+
+
+@click.group(
+    cls=ExampleGroup, examples=("connectors vault policy | less", "connectors vault policy > prepare-vault.sh")
+)
+def vault() -> None:
+    """What an operator's own Vault or OpenBao needs."""
+
+
+@vault.command(examples=("connectors vault policy > prepare-vault.sh", "BAO=vault sh prepare-vault.sh"))
+def policy() -> None:
+    """Print a commented script that prepares an existing Vault: mounts, policy, AppRole."""
+    from connectors_grpc.embedded import operator_setup
+
+    click.echo(operator_setup(), nl=False)

@@ -1,0 +1,242 @@
+"""`connectors tenant`: whose credentials are kept apart."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import click
+
+from connectors_grpc.cli.base import (
+    ExampleGroup,
+    confirm,
+    json_option,
+    label_option,
+    limit_option,
+    pass_session,
+    yes_option,
+)
+from connectors_grpc.cli.connection import PAGE, Session, walk
+from connectors_grpc.cli.errors import FAILED
+from connectors_grpc.cli.output import Output, labels, when, word
+from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
+from connectors_grpc.gen.connectors.v1.error_reason_pb2 import ErrorReason
+
+POLL = 0.5
+
+
+@click.group(
+    cls=ExampleGroup, examples=("connectors tenant create acme --display-name 'Acme Inc'", "connectors tenant list")
+)
+def tenant() -> None:
+    """Tenants: whose credentials are kept apart, each under a key of its own."""
+
+
+@tenant.command(
+    examples=(
+        "connectors tenant create acme",
+        "connectors tenant create acme --display-name 'Acme Inc' --label plan=pro",
+    )
+)
+@click.argument("tenant_id", metavar="TENANT")
+@click.option("--display-name", default="", help="For people.")
+@label_option
+@click.option("--validate-only", is_flag=True, help="Check, and change nothing.")
+@json_option
+@pass_session
+def create(
+    session: Session, tenant_id: str, display_name: str, labels: dict[str, str], validate_only: bool, out: Output
+) -> None:
+    """Create a tenant and its key in the Vault."""
+    wanted = pb.Tenant(display_name=display_name, labels=labels)
+    request = pb.CreateTenantRequest(
+        tenant_id=tenant_id, tenant=wanted, request_id=str(uuid.uuid4()), validate_only=validate_only
+    )
+    show(out, session.tenants.CreateTenant(request).tenant)
+
+
+@tenant.command(examples=("connectors tenant get acme", "connectors tenant get acme --json"))
+@click.argument("tenant_id", metavar="TENANT")
+@json_option
+@pass_session
+def get(session: Session, tenant_id: str, out: Output) -> None:
+    """Show one tenant."""
+    show(out, session.tenants.GetTenant(pb.GetTenantRequest(tenant=tenant_id)).tenant)
+
+
+@tenant.command("list", examples=("connectors tenant list", "connectors tenant list --json | jq -r '.tenants[].id'"))
+@limit_option
+@json_option
+@pass_session
+def list_(session: Session, limit: int, out: Output) -> None:
+    """List tenants by id."""
+    found = list(
+        walk(
+            lambda token: session.tenants.ListTenants(pb.ListTenantsRequest(page_size=PAGE, page_token=token)),
+            lambda page: list(page.tenants),
+            limit,
+        )
+    )
+    if out.json:
+        out.message(pb.ListTenantsResponse(tenants=found))
+        return
+    rows = [(item.id, item.display_name, _state(item), when(item.create_time), labels(item.labels)) for item in found]
+    out.table(("TENANT", "NAME", "STATE", "CREATED", "LABELS"), rows, "No tenants yet: connectors tenant create TENANT")
+
+
+@tenant.command(
+    examples=(
+        "connectors tenant update acme --display-name 'Acme Corp'",
+        "connectors tenant update acme --label plan=free --remove-label trial",
+    )
+)
+@click.argument("tenant_id", metavar="TENANT")
+@click.option("--display-name", default=None, help="For people.")
+@label_option
+@click.option("--remove-label", "removed", multiple=True, metavar="NAME", help="A label to remove; may be repeated.")
+@json_option
+@pass_session
+def update(
+    session: Session,
+    tenant_id: str,
+    display_name: str | None,
+    labels: dict[str, str],
+    removed: tuple[str, ...],
+    out: Output,
+) -> None:
+    """Change the display name or labels. Other labels stay."""
+    if display_name is None and not labels and not removed:
+        raise click.UsageError("Nothing to change: give --display-name, --label or --remove-label.")
+    current = session.tenants.GetTenant(pb.GetTenantRequest(tenant=tenant_id)).tenant
+    changed = pb.Tenant(id=tenant_id, etag=current.etag, display_name=display_name or "")
+    kept = {name: value for name, value in current.labels.items() if name not in removed}
+    changed.labels.update(kept | labels)
+    request = pb.UpdateTenantRequest(tenant=changed)
+    if display_name is not None:
+        request.update_mask.paths.append("display_name")
+    if labels or removed:
+        request.update_mask.paths.append("labels")
+    show(out, session.tenants.UpdateTenant(request).tenant)
+
+
+@tenant.command(examples=("connectors tenant delete acme", "connectors tenant delete acme --force --yes"))
+@click.argument("tenant_id", metavar="TENANT")
+@click.option("--force", is_flag=True, help="Delete its credentials too.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is done.")
+@yes_option
+@json_option
+@pass_session
+@click.pass_context
+def delete(
+    ctx: click.Context, session: Session, tenant_id: str, force: bool, wait: bool, yes: bool, out: Output
+) -> None:
+    """Delete a tenant for good: credentials are purged, its key is shredded."""
+    confirm(f"Delete the tenant {tenant_id}{' and all its credentials' if force else ''} for good?", yes=yes)
+    operation = session.tenants.DeleteTenant(pb.DeleteTenantRequest(tenant=tenant_id, force=force)).operation
+    ended = await_operation(session, operation) if wait else operation
+    show_operation(ctx, out, ended)
+
+
+@tenant.command(examples=("connectors tenant suspend acme",))
+@click.argument("tenant_id", metavar="TENANT")
+@json_option
+@pass_session
+def suspend(session: Session, tenant_id: str, out: Output) -> None:
+    """Freeze a tenant: nothing is given out for it until it is resumed."""
+    show(out, session.tenants.SuspendTenant(pb.SuspendTenantRequest(tenant=tenant_id)).tenant)
+
+
+@tenant.command(examples=("connectors tenant resume acme",))
+@click.argument("tenant_id", metavar="TENANT")
+@json_option
+@pass_session
+def resume(session: Session, tenant_id: str, out: Output) -> None:
+    """Lift a suspension."""
+    show(out, session.tenants.ResumeTenant(pb.ResumeTenantRequest(tenant=tenant_id)).tenant)
+
+
+@tenant.command(examples=("connectors tenant status acme",))
+@click.argument("tenant_id", metavar="TENANT")
+@json_option
+@pass_session
+def status(session: Session, tenant_id: str, out: Output) -> None:
+    """Say how a tenant is: its credentials by state, and what needs a person."""
+    found = session.tenants.GetTenantStatus(pb.GetTenantStatusRequest(tenant=tenant_id))
+    if out.json:
+        out.message(found)
+        return
+    out.record(
+        (
+            ("tenant", found.tenant.id),
+            ("state", _state(found.tenant)),
+            *((f"credentials {name}", str(count)) for name, count in sorted(found.credentials_by_state.items())),
+            ("to connect again", ", ".join(found.needs_reauth)),
+        )
+    )
+
+
+@tenant.command("rotate-key", examples=("connectors tenant rotate-key acme",))
+@click.argument("tenant_id", metavar="TENANT")
+@json_option
+@pass_session
+@click.pass_context
+def rotate_key(ctx: click.Context, session: Session, tenant_id: str, out: Output) -> None:
+    """Rotate the tenant's key in the Vault and rewrap its credentials."""
+    operation = session.tenants.RotateTenantKey(pb.RotateTenantKeyRequest(tenant=tenant_id)).operation
+    show_operation(ctx, out, await_operation(session, operation))
+
+
+def await_operation(session: Session, operation: pb.Operation) -> pb.Operation:
+    """Ask until the work has ended. Ctrl-C ends the asking, not the work."""
+    while not operation.done:
+        time.sleep(POLL)
+        operation = session.tenants.GetOperation(pb.GetOperationRequest(operation=operation.id)).operation
+    return operation
+
+
+def show_operation(ctx: click.Context, out: Output, operation: pb.Operation) -> None:
+    """How the work stands; exit code 1 if it failed."""
+    receipt = operation.delete_tenant
+    if out.json:
+        out.message(operation)
+    else:
+        out.record(
+            (
+                ("operation", operation.id),
+                ("tenant", operation.tenant),
+                ("state", _progress(operation)),
+                ("credentials purged", str(receipt.credentials_purged) if operation.HasField("delete_tenant") else ""),
+                ("key shredded", "yes" if receipt.key_shredded else ""),
+                ("still granted at the provider", ", ".join(receipt.revocations_failed)),
+            )
+        )
+    if operation.error_reason:
+        ctx.exit(FAILED)
+
+
+def _progress(operation: pb.Operation) -> str:
+    if operation.error_reason:
+        return f"failed ({word(ErrorReason.Name(operation.error_reason), 'ERROR_REASON_').upper()})"
+    return "done" if operation.done else f"{operation.items_done} of {operation.items_total}"
+
+
+def show(out: Output, item: pb.Tenant) -> None:
+    """One tenant."""
+    if out.json:
+        out.message(item)
+        return
+    out.record(
+        (
+            ("tenant", item.id),
+            ("name", item.display_name),
+            ("state", _state(item)),
+            ("uid", item.uid),
+            ("labels", labels(item.labels)),
+            ("created", when(item.create_time)),
+            ("changed", when(item.update_time)),
+        )
+    )
+
+
+def _state(item: pb.Tenant) -> str:
+    return word(pb.Tenant.State.Name(item.state), "STATE_")
