@@ -92,9 +92,7 @@ class Integrations:
             return entry
         record, version = stored
         own = record.oauth is not None or record.api is not None or entry is None
-        client = record.client and OAuthClient(
-            record.client.client_id, Secret("") if record.client.ciphertext else None
-        )
+        client = _without_secret(record.client)
         return Integration(
             id=integration_id,
             display_name=record.display_name or (entry.display_name if entry else integration_id),

@@ -63,6 +63,11 @@ class Tenants:
             case TenantState.DELETING:
                 raise ConnectorsError(Reason.TENANT_NOT_FOUND, {"tenant": tenant_id})
 
+    async def bound(self, tenant_id: TenantId, uid: TenantUid) -> Tenant | None:
+        """The tenant of that very uid, if it may be used now: for what was begun earlier, without a caller."""
+        tenant = await self._recent.get(tenant_id, self._read)
+        return tenant if tenant and tenant.uid == uid and tenant.state is TenantState.ACTIVE else None
+
     async def create(
         self,
         caller: ApiKey,

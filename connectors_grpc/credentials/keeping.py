@@ -15,7 +15,7 @@ from connectors_grpc import codec
 from connectors_grpc.domain.ids import CredentialId, IntegrationId
 from connectors_grpc.domain.records import Credential, Material, Tenant
 from connectors_grpc.errors import KeyMissing, Undecipherable
-from connectors_grpc.ports import Ciphers, Clock, Documents
+from connectors_grpc.ports import Ciphers, Clock, Documents, Json
 from connectors_grpc.secret import Secret
 
 
@@ -82,7 +82,7 @@ class Keeper:
     async def write(self, tenant: Tenant, held: Held) -> Held:
         """Write over the version that `held.credential.version` names. Raises: Conflict."""
         credential = replace(held.credential, update_time=self._clock.now())
-        data = {"tenant_uid": tenant.uid, "record": codec.dump(credential), "ciphertext": held.ciphertext}
+        data: Json = {"tenant_uid": tenant.uid, "record": codec.dump(credential), "ciphertext": held.ciphertext}
         version = await self._documents.write(f"{tenant.id}/{credential.id}", data, cas=credential.version)
         return Held(replace(credential, version=version), held.ciphertext)
 
@@ -91,6 +91,10 @@ class Keeper:
         page = await self._documents.list(tenant.id, after=after, limit=limit)
         found = [await self.read(tenant, CredentialId(name)) for name in page.names]
         return HeldPage([held.credential for held in found if held], page.names[-1] if page.more and page.names else "")
+
+    async def names(self, tenant: Tenant) -> Sequence[CredentialId]:
+        """Some of the names under the tenant, whoever's: for purging until none is left."""
+        return [CredentialId(name) for name in (await self._documents.list(tenant.id)).names]
 
     async def purge(self, tenant: Tenant, credential_id: CredentialId) -> None:
         """Remove every version."""

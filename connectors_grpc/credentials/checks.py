@@ -1,0 +1,54 @@
+"""May this credential be used at all? The states that refuse, each with its reason. Pure."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from connectors_grpc.domain.records import Credential, CredentialState
+from connectors_grpc.errors import ConnectorsError, Reason
+
+
+def check_state(credential: Credential) -> None:
+    """Refuse what is not ACTIVE and enabled. Raises: the reason, with what to call next."""
+    where = {"tenant": credential.tenant, "credential": credential.id, "integration": credential.integration}
+    if not credential.enabled:
+        raise ConnectorsError(Reason.CREDENTIAL_DISABLED, where)
+    match credential.state:
+        case CredentialState.ACTIVE:
+            return
+        case CredentialState.NEEDS_REAUTH | CredentialState.PENDING:
+            raise needs_reauth(credential)
+        case CredentialState.REVOKED:
+            raise ConnectorsError(Reason.CREDENTIAL_REVOKED, where)
+        case CredentialState.EXPIRED:
+            raise ConnectorsError(Reason.CREDENTIAL_EXPIRED, where)
+        case _:
+            assert_never(credential.state)
+
+
+def needs_reauth(credential: Credential) -> ConnectorsError:
+    """NEEDS_REAUTH that names what to call for a connect link."""
+    return ConnectorsError(
+        Reason.NEEDS_REAUTH,
+        {
+            "tenant": credential.tenant,
+            "credential": credential.id,
+            "integration": credential.integration,
+            "connect_rpc": "connectors.v1.CredentialService/StartAuthorization",
+        },
+    )
+
+
+def not_found(tenant: str, credential: str) -> ConnectorsError:
+    """CREDENTIAL_NOT_FOUND."""
+    return ConnectorsError(Reason.CREDENTIAL_NOT_FOUND, {"tenant": tenant, "credential": credential})
+
+
+NEXT_STEP = {
+    CredentialState.PENDING: "Open the connect link and consent.",
+    CredentialState.ACTIVE: "",
+    CredentialState.NEEDS_REAUTH: "Connect again: StartAuthorization gives a link for a person.",
+    CredentialState.REVOKED: "Connect again to use it, or leave it.",
+    CredentialState.EXPIRED: "Store a new token, or connect again.",
+}
+"""What a person or operator should do, by state."""

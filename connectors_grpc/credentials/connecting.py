@@ -1,0 +1,267 @@
+"""Connecting an account by the authorization code grant (RFC 6749 section 4.1), with PKCE (RFC 7636) wherever it is taken.
+
+start gives a one-time link; show says what it is for; begin binds it to the browser and sends that to the provider; finish
+takes what the provider sent back. With a `redirect_uri` of the platform's own, start begins at once, bound to the key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, new_handle, unknown
+from connectors_grpc.credentials.managing import Managing, NewMaterial
+from connectors_grpc.credentials.refreshing import expires_at
+from connectors_grpc.domain.definition import Integration, OAuth, OAuthClient
+from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
+from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, Tenant
+from connectors_grpc.errors import ConnectorsError, Reason, invalid
+from connectors_grpc.integrations import PLATFORM_KEY, Integrations
+from connectors_grpc.oauth2 import authorize, token_request
+from connectors_grpc.oauth2.errors import OAuthError, connectors_error
+from connectors_grpc.oauth2.token_reply import parse_token_reply
+from connectors_grpc.ports import Audit, Ciphers, Clock, Outbound
+from connectors_grpc.secret import Secret
+from connectors_grpc.tenants import Tenants
+
+CallbackParameters = Mapping[str, Sequence[str]]
+"""Every value of every parameter: that one comes twice is for the protocol to refuse."""
+
+MOST_SCOPES = 100
+SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,512}")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A link for a person's browser."""
+
+    url: str
+    expire_time: datetime
+    credential: CredentialId
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What the connect page shows before anything else: who asks for what (attack 32)."""
+
+    tenant: str
+    integration: str
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Where to send the browser, and what to bind it by. `flow` names the cookie; it is no secret."""
+
+    authorization_url: str
+    flow: str
+    cookie: Secret
+    max_age: int
+
+
+class Connecting:
+    """The use cases of the connect link. `public_url` is a setting, never taken from a Host header."""
+
+    def __init__(
+        self,
+        flows: Flows,
+        tenants: Tenants,
+        integrations: Integrations,
+        managing: Managing,
+        ciphers: Ciphers,
+        outbound: Outbound,
+        audit: Audit,
+        clock: Clock,
+        public_url: str,
+    ) -> None:
+        self._flows = flows
+        self._tenants = tenants
+        self._integrations = integrations
+        self._managing = managing
+        self._ciphers = ciphers
+        self._outbound = outbound
+        self._audit = audit
+        self._clock = clock
+        self._public_url = public_url.rstrip("/")
+
+    async def start(
+        self,
+        caller: ApiKey,
+        tenant_id: TenantId,
+        integration_id: IntegrationId,
+        credential_id: CredentialId | None,
+        *,
+        scopes: tuple[str, ...],
+        redirect_uri: str,
+    ) -> Started:
+        """A one-time link. Raises: INTEGRATION_NOT_CONFIGURED, TENANT_SUSPENDED, INVALID_FIELD."""
+        tenant = await self._tenants.usable(caller, tenant_id)
+        integration = await self._integrations.get(integration_id)
+        oauth = _oauth(integration)
+        await self._integrations.client_for(integration_id, tenant)
+        _check_scopes(scopes)
+        flow = Flow(
+            stage=Stage.LINK,
+            tenant=tenant.id,
+            tenant_uid=tenant.uid,
+            integration=integration_id,
+            credential=credential_id or CredentialId(integration_id),
+            scopes=scopes or oauth.scopes,
+            started_by=caller.id,
+            expire_time=self._clock.now() + FLOW_TTL,
+        )
+        if redirect_uri:
+            _check_redirect_uri(redirect_uri)
+            url, _ = await self._begin(replace(flow, redirect_uri=redirect_uri, binding=caller.id), tenant, integration)
+        else:
+            handle = new_handle()
+            await self._flows.put(handle, flow)
+            url = f"{self._public_url}/connect/{handle}"
+        self._record(flow, "StartAuthorization", "started")
+        return Started(url, flow.expire_time, flow.credential)
+
+    async def show(self, handle: str) -> Invitation:
+        """What a link is for. Looking uses nothing up: link previews look too. Raises: FLOW_NOT_FOUND."""
+        flow = await self._flows.peek(handle, Stage.LINK)
+        tenant = await self._tenants.bound(flow.tenant, flow.tenant_uid)
+        if tenant is None:
+            raise unknown()
+        integration = await self._integrations.get(flow.integration)
+        return Invitation(tenant.display_name, integration.display_name or integration.id, flow.scopes)
+
+    async def begin(self, handle: str) -> Begun:
+        """Use the link up and bind the flow to this browser. Raises: FLOW_NOT_FOUND, INTEGRATION_NOT_CONFIGURED."""
+        flow = await self._flows.take(handle, Stage.LINK)
+        tenant = await self._tenants.bound(flow.tenant, flow.tenant_uid)
+        if tenant is None:
+            raise unknown()
+        cookie = new_handle()
+        redirect_uri = f"{self._public_url}/oauth/callback/{flow.integration}"
+        begun = replace(flow, redirect_uri=redirect_uri, binding=digest(cookie))
+        url, state = await self._begin(begun, tenant, await self._integrations.get(flow.integration))
+        age = int((flow.expire_time - self._clock.now()).total_seconds())
+        return Begun(url, cookie_suffix(state), Secret(cookie), max(age, 1))
+
+    async def _begin(self, flow: Flow, tenant: Tenant, integration: Integration) -> tuple[str, str]:
+        oauth = _oauth(integration)
+        client = await self._integrations.client_for(integration.id, tenant)
+        state, verifier = new_handle(), new_handle()
+        sealed = await self._ciphers.encrypt(PLATFORM_KEY, digest(state).encode(), verifier.encode())
+        await self._flows.put(state, replace(flow, stage=Stage.BEGUN, verifier=sealed))
+        challenge = authorize.code_challenge(Secret(verifier)) if oauth.pkce else None
+        url = authorize.authorization_url(
+            oauth,
+            client_id=client.client_id,
+            redirect_uri=flow.redirect_uri,
+            state=state,
+            challenge=challenge,
+            scopes=flow.scopes,
+        )
+        return url, state
+
+    async def finish(
+        self, integration_id: IntegrationId, parameters: CallbackParameters, cookies: dict[str, str]
+    ) -> Credential:
+        """What the provider sent to our callback: `state` and the browser's cookie must both be this flow's (attack 28).
+
+        Raises: FLOW_NOT_FOUND, AUTHORIZATION_REFUSED, OAUTH_CLIENT_REFUSED, PROVIDER_UNAVAILABLE.
+        """
+        state = _state(parameters)
+        cookie = cookies.get(cookie_suffix(state), "")
+        flow = await self._flows.take(state, Stage.BEGUN, binding=digest(cookie))
+        if flow.integration != integration_id:
+            raise unknown()
+        return await self._finish(flow, state, parameters)
+
+    async def complete(self, caller: ApiKey, parameters: CallbackParameters) -> Credential:
+        """What the provider sent to the platform's own page, given by the key that began it. Raises: as `finish`."""
+        state = _state(parameters)
+        return await self._finish(await self._flows.take(state, Stage.BEGUN, binding=caller.id), state, parameters)
+
+    async def _finish(self, flow: Flow, state: str, parameters: CallbackParameters) -> Credential:
+        tenant = await self._tenants.bound(flow.tenant, flow.tenant_uid)
+        if tenant is None:
+            raise unknown()
+        integration = await self._integrations.get(flow.integration, fresh=True)
+        try:
+            code = authorize.check_callback(parameters, _oauth(integration))
+            return await self._exchange(flow, state, tenant, integration, code)
+        except OAuthError as error:
+            failure = connectors_error(error)
+            self._record(flow, "CompleteAuthorization", failure.reason)
+            raise failure from None
+
+    async def _exchange(
+        self, flow: Flow, state: str, tenant: Tenant, integration: Integration, code: Secret
+    ) -> Credential:
+        oauth = _oauth(integration)
+        client: OAuthClient = await self._integrations.client_for(integration.id, tenant)
+        verifier = await self._ciphers.decrypt(PLATFORM_KEY, digest(state).encode(), flow.verifier)
+        request = token_request.code_exchange(
+            oauth,
+            client,
+            code=code,
+            redirect_uri=flow.redirect_uri,
+            verifier=Secret(verifier.decode()) if oauth.pkce else None,
+            allow_private_addresses=integration.allow_private_addresses,
+        )
+        sent = self._clock.now()
+        reply = parse_token_reply(await self._outbound.send(request), oauth, self._clock.now())
+        new = NewMaterial(
+            kind=CredentialKind.OAUTH,
+            fields={**reply.extra, "access_token": reply.access_token},
+            refresh_token=reply.refresh_token,
+            expire_time=expires_at(reply, oauth, sent),
+            scopes=flow.scopes if reply.scopes is None else reply.scopes,
+            requested_scopes=flow.scopes,
+            issue_time=sent,
+            token_type=reply.token_type,
+        )
+        credential = await self._managing.store(tenant, integration, flow.credential, new, caller=flow.started_by)
+        self._record(flow, "CompleteAuthorization", "connected")
+        return credential
+
+    def _record(self, flow: Flow, action: str, result: str) -> None:
+        self._audit.record(action, caller=flow.started_by, tenant=flow.tenant, target=flow.credential, result=result)
+
+
+def cookie_suffix(state: str) -> str:
+    """Names a flow's cookie, so that two flows in one browser do not meet."""
+    return digest(state)[:16]
+
+
+def _state(parameters: CallbackParameters) -> str:
+    """The one `state`. Raises: FLOW_NOT_FOUND."""
+    values = parameters.get("state", ())
+    if len(values) != 1:
+        raise unknown()
+    return values[0]
+
+
+def _check_scopes(scopes: Sequence[str]) -> None:
+    """Scope tokens only.  Source: RFC 6749 section 3.3."""
+    if len(scopes) > MOST_SCOPES or not all(SCOPE.fullmatch(scope) for scope in scopes):
+        raise invalid("scopes", f"at most {MOST_SCOPES} scope tokens of RFC 6749 section 3.3 are wanted")
+
+
+def _oauth(integration: Integration) -> OAuth:
+    if integration.oauth is None:
+        raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"integration": integration.id, "missing": "oauth"})
+    return integration.oauth
+
+
+def _check_redirect_uri(uri: str) -> None:
+    """https, or http on loopback, absolute and without fragment.  Source: RFC 6749 section 3.1.2, RFC 8252 section 7.3."""
+    parts = urlsplit(uri)
+    loopback = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    if (
+        len(uri) > 2000
+        or not parts.netloc
+        or parts.fragment
+        or "@" in parts.netloc
+        or not (parts.scheme == "https" or loopback)
+    ):
+        raise invalid("redirect_uri", "an absolute https URL is wanted (http on loopback only), without fragment")

@@ -1,0 +1,178 @@
+"""What callers get of a credential: a lease for a sidecar, an access token for a token-reader, an injection for Call.
+
+One path for all three (`Leasing.use`): the tenant may be used, the credential is ACTIVE, its token is fresh, its hosts are
+those that were sealed with it, its templates are filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from connectors_grpc import lifecycle, policy
+from connectors_grpc.access import Access
+from connectors_grpc.credentials.keeping import Held
+from connectors_grpc.credentials.refreshing import Refreshing
+from connectors_grpc.definition_rules import sealed_hosts
+from connectors_grpc.domain.definition import Api, Integration
+from connectors_grpc.domain.ids import CredentialId, KeyId, TenantId
+from connectors_grpc.domain.records import ApiKey, CredentialKind, Material, Role, Tenant
+from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.inject import FieldRefused, Injection, PlaceholderUnresolved, resolve
+from connectors_grpc.integrations import Integrations
+from connectors_grpc.ports import Audit, Clock
+from connectors_grpc.secret import Secret
+from connectors_grpc.tenants import Tenants
+
+LEASE_TTL = timedelta(seconds=4)
+"""How soon a sidecar asks again for what it uses. Bounds what a replica that hears of no event can overlook (5 s)."""
+LEASE_GRACE = timedelta(hours=1)
+GRANT_TTL = timedelta(seconds=4)
+SHORTEST = timedelta(seconds=30)
+"""How long a fetched token lives at least, unless asked otherwise or its whole life is shorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """A credential ready to be used: checked, fresh and resolved. Holds secrets."""
+
+    tenant: Tenant
+    held: Held
+    integration: Integration
+    api: Api
+    material: Material
+    injection: Injection
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """Sealed hosts that the definition still allows: definitions may narrow, never widen (attack 37)."""
+        still = set(sealed_hosts(self.api))
+        return tuple(host for host in self.material.hosts if host in still)
+
+    @property
+    def refused_urls(self) -> tuple[str, ...]:
+        """The provider's OAuth endpoints (attack 34)."""
+        return self.integration.oauth.endpoints() if self.integration.oauth else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What Lease gives. `grant` is the app key's, where one was shown."""
+
+    use: InUse
+    refresh_after: timedelta
+    grace: timedelta
+    grant: ApiKey | None
+
+
+class Leasing:
+    """The use cases that hand out what a credential can do."""
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        integrations: Integrations,
+        refreshing: Refreshing,
+        access: Access,
+        audit: Audit,
+        clock: Clock,
+    ) -> None:
+        self._tenants = tenants
+        self._integrations = integrations
+        self._refreshing = refreshing
+        self._access = access
+        self._audit = audit
+        self._clock = clock
+
+    async def use(
+        self,
+        caller: ApiKey,
+        tenant_id: TenantId,
+        credential_id: CredentialId,
+        *,
+        min_ttl: timedelta = timedelta(0),
+        rejected_generation: int = 0,
+    ) -> InUse:
+        """The credential, ready. Raises: what `Tenants.usable`, `Refreshing.fresh` and `resolve` raise."""
+        tenant = await self._tenants.usable(caller, tenant_id)
+        held = await self._refreshing.fresh(
+            tenant, credential_id, min_ttl=min_ttl, rejected_generation=rejected_generation
+        )
+        integration = await self._integrations.get(held.credential.integration)
+        if integration.api is None:
+            raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "api"})
+        material = await self._refreshing.open(tenant, held)
+        try:
+            injection = resolve(integration.api.placement, material.fields)
+        except PlaceholderUnresolved as error:
+            raise ConnectorsError(Reason.PLACEHOLDER_UNRESOLVED, {"field": str(error.args[0])}) from None
+        except FieldRefused as error:
+            raise ConnectorsError(Reason.PLACEHOLDER_UNRESOLVED, {"place": str(error.args[0])}) from None
+        return InUse(tenant, held, integration, integration.api, material, injection)
+
+    async def lease(
+        self,
+        caller: ApiKey,
+        tenant_id: TenantId | None,
+        credential_id: CredentialId,
+        *,
+        proof: tuple[KeyId, bytes] | None,
+        rejected_generation: int,
+    ) -> Leased:
+        """A lease for a sidecar, within its scope and the app key's. Raises: PERMISSION_DENIED, API_KEY_INVALID besides."""
+        grant = None if proof is None else await self._access.prove(*proof)
+        if grant is not None and Role.APP not in grant.roles:
+            raise policy.denied()
+        wanted = tenant_id or _only_tenant(grant)
+        for scope in (caller.scope, *([grant.scope] if grant else ())):
+            if not (policy.covers_tenant(scope, wanted) and policy.covers_credential(scope, credential_id)):
+                raise policy.denied()
+        if grant is not None:
+            await self._tenants.get(grant, wanted)
+        use = await self.use(caller, wanted, credential_id, rejected_generation=rejected_generation)
+        self._handed_out("Lease", grant or caller, use)
+        due = lifecycle.renew_at(use.held.credential)
+        until_due = LEASE_TTL if due is None else max(due - self._clock.now(), timedelta(milliseconds=100))
+        return Leased(use, min(LEASE_TTL, until_due), LEASE_GRACE, grant)
+
+    async def fetch_token(
+        self, caller: ApiKey, tenant_id: TenantId, credential_id: CredentialId, min_ttl: timedelta | None
+    ) -> tuple[Held, Secret, str]:
+        """The access token itself, its record and its type. Raises: INTEGRATION_NOT_CONFIGURED if it is no OAuth token."""
+        tenant = await self._tenants.usable(caller, tenant_id)
+        held = await self._refreshing.fresh(tenant, credential_id, min_ttl=min_ttl or SHORTEST)
+        if held.credential.kind is not CredentialKind.OAUTH:
+            raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth"})
+        material = await self._refreshing.open(tenant, held)
+        self._audit.record(
+            "FetchAccessToken",
+            caller=caller.id,
+            tenant=tenant.id,
+            target=credential_id,
+            generation=held.credential.generation,
+            result="handed out",
+        )
+        return held, material.fields["access_token"], material.token_type
+
+    def _handed_out(self, action: str, caller: ApiKey, use: InUse) -> None:
+        self._audit.record(
+            action,
+            caller=caller.id,
+            tenant=use.tenant.id,
+            target=use.held.credential.id,
+            generation=use.held.credential.generation,
+            result="handed out",
+        )
+
+
+def _only_tenant(grant: ApiKey | None) -> TenantId:
+    """The one tenant that a key is bound to. Raises: PERMISSION_DENIED (a key of several must say which)."""
+    if grant is None or grant.scope.tenants is None or len(grant.scope.tenants) != 1:
+        raise policy.denied()
+    return next(iter(grant.scope.tenants))
+
+
+def scope_names(scope: Mapping[TenantId, object] | frozenset[CredentialId] | None) -> list[str]:
+    """As the contract writes it: ids, or `*`."""
+    return ["*"] if scope is None else sorted(scope)

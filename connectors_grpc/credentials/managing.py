@@ -1,0 +1,279 @@
+"""What operators do with credentials: store, read, list, change, revoke and purge them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from connectors_grpc import lifecycle
+from connectors_grpc.codec import RecordMalformed
+from connectors_grpc.credentials.checks import not_found
+from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper, MaterialLost
+from connectors_grpc.definition_rules import sealed_hosts
+from connectors_grpc.domain.definition import Integration
+from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
+from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, CredentialState, Material, Tenant
+from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason, invalid
+from connectors_grpc.inject import FieldRefused, PlaceholderUnresolved, resolve
+from connectors_grpc.integrations import Integrations
+from connectors_grpc.oauth2 import token_request
+from connectors_grpc.oauth2.errors import OAuthError
+from connectors_grpc.oauth2.token_reply import check_revocation
+from connectors_grpc.ports import Audit, Change, Changes, Clock, Outbound
+from connectors_grpc.secret import Secret
+from connectors_grpc.tenants import Tenants
+
+
+class ProviderResult(StrEnum):
+    """What a revocation came to at the provider."""
+
+    REVOKED = "revoked"
+    NOT_SUPPORTED = "not_supported"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class NewMaterial:
+    """What is to be stored. Holds secrets."""
+
+    kind: CredentialKind
+    fields: Mapping[str, Secret]
+    refresh_token: Secret | None = None
+    expire_time: datetime | None = None
+    scopes: tuple[str, ...] = ()
+    requested_scopes: tuple[str, ...] = ()
+    issue_time: datetime | None = None
+    token_type: str = "Bearer"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the purge of a tenant did."""
+
+    purged: int
+    revocations_failed: tuple[CredentialId, ...]
+
+
+class Managing:
+    """The use cases of operators."""
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        integrations: Integrations,
+        keeper: Keeper,
+        outbound: Outbound,
+        changes: Changes,
+        audit: Audit,
+        clock: Clock,
+    ) -> None:
+        self._tenants = tenants
+        self._integrations = integrations
+        self._keeper = keeper
+        self._outbound = outbound
+        self._changes = changes
+        self._audit = audit
+        self._clock = clock
+
+    async def store(
+        self,
+        tenant: Tenant,
+        integration: Integration,
+        credential_id: CredentialId,
+        new: NewMaterial,
+        *,
+        caller: str,
+        labels: Mapping[str, str] | None = None,
+        version: int = 0,
+    ) -> Credential:
+        """Seal the material with the hosts of the definition as it is now, over whatever is there.
+
+        `version` other than 0 must be the current one. A credential of another integration is not replaced.
+        Raises: CONFLICT, INVALID_FIELD (the material can't fill the templates), INTEGRATION_NOT_CONFIGURED.
+        """
+        if integration.api is None:
+            raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "api"})
+        _check_fills(integration, new)
+        hosts = sealed_hosts(integration.api)
+        material = Material(integration.id, new.fields, hosts, new.refresh_token, new.token_type)
+        there = await self._keeper.read(tenant, credential_id)
+        old = None if there is None else there.credential
+        if old is not None and old.integration != integration.id and old.state is not CredentialState.REVOKED:
+            raise ConnectorsError(Reason.ALREADY_EXISTS, {"credential": credential_id, "integration": old.integration})
+        if version not in (0, 0 if old is None else old.version):
+            raise ConnectorsError(Reason.CONFLICT)
+        now = self._clock.now()
+        event = lifecycle.Event.GRANTED
+        credential = Credential(
+            tenant=tenant.id,
+            id=credential_id,
+            integration=integration.id,
+            kind=new.kind,
+            state=lifecycle.next_state(CredentialState.PENDING if old is None else old.state, event),
+            generation=1 if old is None else old.generation + 1,
+            create_time=now if old is None else old.create_time,
+            update_time=now,
+            enabled=True if old is None else old.enabled,
+            granted_scopes=new.scopes,
+            requested_scopes=new.requested_scopes,
+            hosts=hosts,
+            issue_time=new.issue_time or now,
+            expire_time=new.expire_time,
+            refreshable=new.refresh_token is not None,
+            labels=dict(labels) if labels else (old.labels if old else {}),
+            version=old.version if old else await self._keeper.version(tenant, credential_id),
+        )
+        try:
+            ciphertext = await self._keeper.seal(tenant, credential_id, material)
+            held = await self._keeper.write(tenant, Held(credential, ciphertext))
+        except Conflict:
+            raise ConnectorsError(Reason.CONFLICT) from None
+        except KeyMissing:
+            raise ConnectorsError(Reason.TENANT_NOT_FOUND, {"tenant": tenant.id}) from None
+        self._done("StoreCredential", caller, held.credential, "stored")
+        return held.credential
+
+    async def get(self, caller: ApiKey, tenant_id: TenantId, credential_id: CredentialId) -> Credential:
+        """As stored. Raises: CREDENTIAL_NOT_FOUND."""
+        return (await self._held(await self._tenants.get(caller, tenant_id), credential_id)).credential
+
+    async def _held(self, tenant: Tenant, credential_id: CredentialId) -> Held:
+        held = await self._keeper.read(tenant, credential_id)
+        if held is None:
+            raise not_found(tenant.id, credential_id)
+        return held
+
+    async def list(self, caller: ApiKey, tenant_id: TenantId, *, after: str, limit: int) -> HeldPage:
+        """The tenant's credentials that lie in the caller's scope, by id."""
+        tenant = await self._tenants.get(caller, tenant_id)
+        page = await self._keeper.list(tenant, after=after, limit=limit)
+        if caller.scope.credentials is None:
+            return page
+        return HeldPage([c for c in page.credentials if c.id in caller.scope.credentials], page.next)
+
+    async def update(
+        self,
+        caller: ApiKey,
+        tenant_id: TenantId,
+        credential_id: CredentialId,
+        *,
+        version: int,
+        labels: Mapping[str, str] | None,
+        enabled: bool | None,
+    ) -> Credential:
+        """Change what is not None. `version` 0 takes what is there. Raises: CONFLICT."""
+        tenant = await self._tenants.get(caller, tenant_id)
+        held = await self._held(tenant, credential_id)
+        if version not in (0, held.credential.version):
+            raise ConnectorsError(Reason.CONFLICT)
+        changed = replace(
+            held.credential,
+            labels=held.credential.labels if labels is None else dict(labels),
+            enabled=held.credential.enabled if enabled is None else enabled,
+        )
+        written = await self._write(tenant, Held(changed, held.ciphertext))
+        self._done("UpdateCredential", caller.id, written, "updated")
+        return written
+
+    async def _write(self, tenant: Tenant, held: Held) -> Credential:
+        try:
+            return (await self._keeper.write(tenant, held)).credential
+        except Conflict:
+            raise ConnectorsError(Reason.CONFLICT) from None
+
+    async def revoke(
+        self, caller: ApiKey, tenant_id: TenantId, credential_id: CredentialId, integration_id: IntegrationId | None
+    ) -> tuple[Credential, ProviderResult]:
+        """Revoke at the provider where it can be, and here in any case; the material is purged with its old versions.
+
+        The record stays, so that callers are told what happened. Revoking twice asks the provider once.
+        Raises: CREDENTIAL_NOT_FOUND, CONFLICT.
+        """
+        tenant = await self._tenants.get(caller, tenant_id)
+        held = await self._held(tenant, credential_id)
+        if integration_id is not None and held.credential.integration != integration_id:
+            raise not_found(tenant_id, credential_id)
+        if held.credential.state is CredentialState.REVOKED:
+            return held.credential, ProviderResult.NOT_SUPPORTED
+        result = await self._revoke_upstream(tenant, held)
+        state = lifecycle.next_state(held.credential.state, lifecycle.Event.REVOKED)
+        ended = replace(
+            held.credential,
+            state=state,
+            reason=Reason.CREDENTIAL_REVOKED.value,
+            refreshable=False,
+            expire_time=None,
+        )
+        await self._write(tenant, Held(ended, ""))
+        # Older versions still hold the ciphertext: the document is purged, then the bare record is written afresh.
+        await self._keeper.purge(tenant, credential_id)
+        written = await self._write(tenant, Held(replace(ended, version=0), ""))
+        self._done("RevokeCredential", caller.id, written, result)
+        return written, result
+
+    async def _revoke_upstream(self, tenant: Tenant, held: Held) -> ProviderResult:
+        if held.credential.kind is not CredentialKind.OAUTH:
+            return ProviderResult.NOT_SUPPORTED
+        try:
+            integration = await self._integrations.get(held.credential.integration)
+            if integration.oauth is None:
+                return ProviderResult.NOT_SUPPORTED
+            client = await self._integrations.client_for(integration.id, tenant)
+            material = await self._keeper.open(tenant, held)
+            request = token_request.revocation(
+                integration.oauth,
+                client,
+                token=material.refresh_token or material.fields["access_token"],
+                hint="refresh_token" if material.refresh_token else "access_token",
+                allow_private_addresses=integration.allow_private_addresses,
+            )
+            if request is None:
+                return ProviderResult.NOT_SUPPORTED
+            check_revocation(await self._outbound.send(request), self._clock.now())
+        except (ConnectorsError, MaterialLost, OAuthError):
+            return ProviderResult.FAILED
+        return ProviderResult.REVOKED
+
+    async def purge_all(self, tenant: Tenant) -> Receipt:
+        """Revoke and remove every credential of a tenant that is being deleted."""
+        purged, failed = 0, []
+        while True:
+            names = await self._keeper.names(tenant)
+            if not names:
+                return Receipt(purged, tuple(failed))
+            for name in names:
+                held = None
+                # A damaged record stops nothing: it goes too.
+                with contextlib.suppress(RecordMalformed):
+                    held = await self._keeper.read(tenant, name)
+                if held and held.ciphertext and await self._revoke_upstream(tenant, held) is ProviderResult.FAILED:
+                    failed.append(name)
+                await self._keeper.purge(tenant, name)
+                purged += 1
+
+    def _done(self, action: str, caller: str, credential: Credential, result: str) -> None:
+        self._changes.publish(Change(tenant=credential.tenant, credential=credential.id))
+        self._audit.record(
+            action,
+            caller=caller,
+            tenant=credential.tenant,
+            target=credential.id,
+            generation=credential.generation,
+            result=result,
+        )
+
+
+def _check_fills(integration: Integration, new: NewMaterial) -> None:
+    """A credential that could never be put in is refused when it is stored, not when it is used (attacks 19, 23)."""
+    assert integration.api is not None
+    try:
+        resolve(integration.api.placement, new.fields)
+    except PlaceholderUnresolved as error:
+        raise invalid("material", f"the integration's templates need the field {error.args[0]}") from None
+    except FieldRefused as error:
+        raise invalid(
+            "material", f"what fills {error.args[0]} must be visible ASCII, a Basic user name without colon"
+        ) from None

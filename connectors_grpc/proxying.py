@@ -1,0 +1,120 @@
+"""ProxyService.Call: the server makes the call, so that no credential leaves it. The same `inject` as the sidecar's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from connectors_grpc.credentials.leasing import InUse, Leasing
+from connectors_grpc.domain.ids import CredentialId, TenantId
+from connectors_grpc.domain.records import ApiKey
+from connectors_grpc.errors import ConnectorsError, Reason, invalid
+from connectors_grpc.inject import HostNotAllowed, PathNotAllowed, Plan, TargetRefused, parse_target
+from connectors_grpc.ports import Audit, HttpReply, HttpRequest, Outbound
+
+MOST_BODY = 4 * 1024 * 1024
+MOST_HEADERS = 100
+METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
+NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
+VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,16384}")
+LONGEST = 60.0
+"""Seconds; a caller's deadline only shortens it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call to make, as the app asked for it."""
+
+    method: str
+    path: str
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+
+class Proxying:
+    """The use case of Call."""
+
+    def __init__(self, leasing: Leasing, outbound: Outbound, audit: Audit) -> None:
+        self._leasing = leasing
+        self._outbound = outbound
+        self._audit = audit
+
+    async def call(
+        self, caller: ApiKey, tenant: TenantId, credential: CredentialId, call: Call, timeout: float
+    ) -> HttpReply:
+        """Make the call; a 401 of a refreshable credential is answered by one refresh and one resend.
+
+        The provider's answer is returned whatever its status; redirects are passed back, not followed (attack 13).
+        Raises: INVALID_FIELD, BODY_TOO_LARGE, PATH_NOT_ALLOWED, HOST_NOT_ALLOWED, and what `Leasing.use` raises.
+        """
+        _check(call)
+        use = await self._leasing.use(caller, tenant, credential, min_ttl=timedelta(seconds=min(timeout, LONGEST)))
+        reply = await self._send(use, call, timeout)
+        generation = use.held.credential.generation
+        if reply.status == 401 and use.held.credential.refreshable:
+            again = await self._leasing.use(caller, tenant, credential, rejected_generation=generation)
+            if again.held.credential.generation != generation:
+                reply = await self._send(again, call, timeout)
+        self._audit.record(
+            "Call", caller=caller.id, tenant=tenant, target=credential, generation=generation, result=str(reply.status)
+        )
+        return reply
+
+    async def _send(self, use: InUse, call: Call, timeout: float) -> HttpReply:
+        try:
+            plan = Plan.of(
+                use.injection,
+                base_url=use.api.base_url,
+                allowed_hosts=use.allowed_hosts,
+                default_headers=use.api.default_headers,
+                refused_urls=use.refused_urls,
+                pass_cookies=use.api.pass_cookies,
+            )
+            target = plan.target(parse_target(call.path.encode()))
+        except HostNotAllowed as error:
+            raise ConnectorsError(Reason.HOST_NOT_ALLOWED, {"host": str(error.args[0])}) from None
+        except PathNotAllowed:
+            raise ConnectorsError(Reason.PATH_NOT_ALLOWED) from None
+        except TargetRefused as error:
+            raise invalid("path", str(error.args[0])) from None
+        lines = [(name.encode(), value.encode("latin-1")) for name, value in call.headers]
+        headers = [line for line in plan.request_headers(lines) if line[0].lower() not in _SENDERS]
+        reply = await self._outbound.send(
+            HttpRequest(
+                method=call.method,
+                url=f"{plan.scheme}://{plan.authority.decode()}{target.decode()}",
+                headers=tuple((name.decode(), value.decode("latin-1")) for name, value in headers),
+                body=call.body,
+                allow_private_addresses=use.integration.allow_private_addresses,
+                timeout=min(timeout, LONGEST),
+                max_body=MOST_BODY,
+            )
+        )
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+        kept = tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in plan.response_headers(raw))
+        return HttpReply(reply.status, kept, reply.body)
+
+
+_SENDERS = frozenset((b"host", b"content-length"))
+"""Set by whoever sends."""
+
+
+def _check(call: Call) -> None:
+    """Refuse what can't be sent as it is. Raises: INVALID_FIELD, BODY_TOO_LARGE."""
+    if METHOD.fullmatch(call.method) is None or call.method.upper() in ("TRACE", "CONNECT"):
+        raise invalid("method", "an HTTP method but TRACE and CONNECT is wanted")
+    if len(call.path) > 8192 or not call.path.startswith("/") or not call.path.isascii():
+        raise invalid("path", "a path that begins with / is wanted, up to 8,192 ASCII characters")
+    if len(call.headers) > MOST_HEADERS:
+        raise invalid("headers", f"at most {MOST_HEADERS} header lines")
+    for index, (name, value) in enumerate(call.headers):
+        if NAME.fullmatch(name) is None:
+            raise invalid(f"headers[{index}].name", "a header name of RFC 9110 section 5.1 is wanted")
+        if VALUE.fullmatch(value) is None or value != value.strip():
+            raise invalid(
+                f"headers[{index}].value", "a header value without CR, LF, NUL or surrounding white space is wanted"
+            )
+    if len(call.body) > MOST_BODY:
+        raise ConnectorsError(Reason.BODY_TOO_LARGE, {"limit_bytes": str(MOST_BODY)})
