@@ -62,6 +62,17 @@ class Proxying:
         )
         return reply
 
+    async def verify(self, caller: ApiKey, tenant: TenantId, credential: CredentialId) -> int:
+        """The status of the integration's identity call. Raises: INTEGRATION_NOT_CONFIGURED, and as `call`."""
+        use = await self._leasing.use(caller, tenant, credential)
+        if not use.api.identity_path:
+            raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "api.identity_path"})
+        reply = await self._send(use, Call("GET", use.api.identity_path, (), b""), LONGEST)
+        self._audit.record(
+            "VerifyCredential", caller=caller.id, tenant=tenant, target=credential, result=str(reply.status)
+        )
+        return reply.status
+
     async def _send(self, use: InUse, call: Call, timeout: float) -> HttpReply:
         try:
             plan = Plan.of(

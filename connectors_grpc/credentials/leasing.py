@@ -6,7 +6,6 @@ those that were sealed with it, its templates are filled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -171,8 +170,3 @@ def _only_tenant(grant: ApiKey | None) -> TenantId:
     if grant is None or grant.scope.tenants is None or len(grant.scope.tenants) != 1:
         raise policy.denied()
     return next(iter(grant.scope.tenants))
-
-
-def scope_names(scope: Mapping[TenantId, object] | frozenset[CredentialId] | None) -> list[str]:
-    """As the contract writes it: ids, or `*`."""
-    return ["*"] if scope is None else sorted(scope)

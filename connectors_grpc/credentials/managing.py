@@ -239,7 +239,8 @@ class Managing:
 
     async def purge_all(self, tenant: Tenant) -> Receipt:
         """Revoke and remove every credential of a tenant that is being deleted."""
-        purged, failed = 0, []
+        purged = 0
+        failed: list[CredentialId] = []
         while True:
             names = await self._keeper.names(tenant)
             if not names:

@@ -216,7 +216,7 @@ def _api(api: Api) -> integrations.Api:
         placement=integrations.Placement(
             headers=api.placement.headers,
             query=api.placement.query,
-            basic=basic and integrations.BasicPlacement(username=basic.username, password=basic.password),
+            basic=integrations.BasicPlacement(username=basic.username, password=basic.password) if basic else None,
         ),
         default_headers=api.default_headers,
         identity_path=api.identity_path,

@@ -1,0 +1,200 @@
+"""CredentialService: parse, one use case, answer."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+from connectors_grpc.boundary import caller
+from connectors_grpc.credentials.connecting import Connecting
+from connectors_grpc.credentials.leasing import Leasing
+from connectors_grpc.credentials.managing import Managing, NewMaterial, ProviderResult
+from connectors_grpc.credentials.refreshing import Refreshing
+from connectors_grpc.domain.ids import CredentialId
+from connectors_grpc.domain.records import CredentialKind
+from connectors_grpc.errors import invalid
+from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
+from connectors_grpc.gen.connectors.v1.credential_service_pb2_grpc import CredentialServiceServicer
+from connectors_grpc.integrations import Integrations
+from connectors_grpc.proxying import Proxying
+from connectors_grpc.rpc import convert, parse
+from connectors_grpc.secret import Secret
+from connectors_grpc.tenants import Tenants
+
+FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+MOST_FIELDS = 16
+MOST_SCOPES = 200
+LONGEST_MIN_TTL = timedelta(minutes=10)
+RESULT = {
+    ProviderResult.REVOKED: pb.RevokeCredentialResponse.PROVIDER_RESULT_REVOKED,
+    ProviderResult.NOT_SUPPORTED: pb.RevokeCredentialResponse.PROVIDER_RESULT_NOT_SUPPORTED,
+    ProviderResult.FAILED: pb.RevokeCredentialResponse.PROVIDER_RESULT_FAILED,
+}
+
+
+class CredentialServicer(CredentialServiceServicer):
+    """One for the server."""
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        integrations: Integrations,
+        connecting: Connecting,
+        managing: Managing,
+        refreshing: Refreshing,
+        leasing: Leasing,
+        proxying: Proxying,
+    ) -> None:
+        self._tenants = tenants
+        self._integrations = integrations
+        self._connecting = connecting
+        self._managing = managing
+        self._refreshing = refreshing
+        self._leasing = leasing
+        self._proxying = proxying
+
+    async def StartAuthorization(
+        self, request: pb.StartAuthorizationRequest, _context: Any
+    ) -> pb.StartAuthorizationResponse:
+        """See the contract."""
+        started = await self._connecting.start(
+            caller(),
+            parse.tenant_id(request.tenant),
+            parse.integration_id(request.integration),
+            parse.credential_id(request.credential) if request.credential else None,
+            scopes=tuple(request.scopes),
+            redirect_uri=request.redirect_uri,
+        )
+        return pb.StartAuthorizationResponse(
+            connect_url=started.url, expire_time=convert.time_of(started.expire_time), credential=started.credential
+        )
+
+    async def CompleteAuthorization(
+        self, request: pb.CompleteAuthorizationRequest, _context: Any
+    ) -> pb.CompleteAuthorizationResponse:
+        """See the contract."""
+        given = {name: getattr(request, name) for name in ("state", "code", "iss", "error")}
+        parameters = {name: (value,) for name, value in given.items() if value}
+        credential = await self._connecting.complete(caller(), parameters)
+        return pb.CompleteAuthorizationResponse(credential=convert.credential(credential))
+
+    async def StoreCredential(self, request: pb.StoreCredentialRequest, _context: Any) -> pb.StoreCredentialResponse:
+        """See the contract."""
+        tenant_id = parse.tenant_id(request.tenant)
+        integration_id = parse.integration_id(request.integration)
+        credential_id = parse.credential_id(request.credential) if request.credential else CredentialId(integration_id)
+        new = _material(request)
+        labels = parse.labels(request.labels, "labels")
+        tenant = await self._tenants.usable(caller(), tenant_id)
+        stored = await self._managing.store(
+            tenant,
+            await self._integrations.get(integration_id, fresh=True),
+            credential_id,
+            new,
+            caller=caller().id,
+            labels=labels,
+            version=parse.version(request.etag),
+        )
+        return pb.StoreCredentialResponse(credential=convert.credential(stored))
+
+    async def GetCredential(self, request: pb.GetCredentialRequest, _context: Any) -> pb.GetCredentialResponse:
+        """See the contract."""
+        credential = await self._managing.get(
+            caller(), parse.tenant_id(request.tenant), parse.credential_id(request.credential)
+        )
+        return pb.GetCredentialResponse(credential=convert.credential(credential))
+
+    async def ListCredentials(self, request: pb.ListCredentialsRequest, _context: Any) -> pb.ListCredentialsResponse:
+        """See the contract."""
+        after, limit = parse.page(request.page_size, request.page_token)
+        page = await self._managing.list(caller(), parse.tenant_id(request.tenant), after=after, limit=limit)
+        found = map(convert.credential, page.credentials)
+        return pb.ListCredentialsResponse(credentials=found, next_page_token=page.next)
+
+    async def UpdateCredential(self, request: pb.UpdateCredentialRequest, _context: Any) -> pb.UpdateCredentialResponse:
+        """See the contract."""
+        wanted = request.credential
+        changes = parse.mask(request.update_mask, wanted, ("labels", "enabled"))
+        labels = parse.labels(wanted.labels, "credential.labels")
+        credential = await self._managing.update(
+            caller(),
+            parse.tenant_id(wanted.tenant, "credential.tenant"),
+            parse.credential_id(wanted.id, "credential.id"),
+            version=parse.version(wanted.etag),
+            labels=labels if "labels" in changes else None,
+            enabled=wanted.enabled if "enabled" in changes else None,
+        )
+        return pb.UpdateCredentialResponse(credential=convert.credential(credential))
+
+    async def VerifyCredential(self, request: pb.VerifyCredentialRequest, _context: Any) -> pb.VerifyCredentialResponse:
+        """See the contract."""
+        status = await self._proxying.verify(
+            caller(), parse.tenant_id(request.tenant), parse.credential_id(request.credential)
+        )
+        return pb.VerifyCredentialResponse(accepted=status in range(200, 300), http_status=status)
+
+    async def RefreshCredential(
+        self, request: pb.RefreshCredentialRequest, _context: Any
+    ) -> pb.RefreshCredentialResponse:
+        """See the contract."""
+        tenant = await self._tenants.usable(caller(), parse.tenant_id(request.tenant))
+        held = await self._refreshing.refresh(tenant, parse.credential_id(request.credential))
+        return pb.RefreshCredentialResponse(credential=convert.credential(held.credential))
+
+    async def RevokeCredential(self, request: pb.RevokeCredentialRequest, _context: Any) -> pb.RevokeCredentialResponse:
+        """See the contract."""
+        credential, result = await self._managing.revoke(
+            caller(),
+            parse.tenant_id(request.tenant),
+            parse.credential_id(request.credential),
+            parse.integration_id(request.integration) if request.integration else None,
+        )
+        return pb.RevokeCredentialResponse(credential=convert.credential(credential), provider_result=RESULT[result])
+
+    async def FetchAccessToken(self, request: pb.FetchAccessTokenRequest, _context: Any) -> pb.FetchAccessTokenResponse:
+        """See the contract."""
+        min_ttl = parse.length(request.min_ttl, "min_ttl", LONGEST_MIN_TTL) if request.HasField("min_ttl") else None
+        held, token, token_type = await self._leasing.fetch_token(
+            caller(), parse.tenant_id(request.tenant), parse.credential_id(request.credential), min_ttl
+        )
+        return pb.FetchAccessTokenResponse(
+            access_token=token.reveal(),
+            token_type=token_type,
+            expire_time=convert.time_of(held.credential.expire_time),
+            generation=held.credential.generation,
+            scopes=held.credential.granted_scopes,
+        )
+
+
+def _material(request: pb.StoreCredentialRequest) -> NewMaterial:
+    """The one material of the request, parsed. Raises: INVALID_FIELD."""
+    match request.WhichOneof("material"):
+        case "api_key":
+            given = request.api_key
+            fields = {"api_key": Secret(parse.secret_text(given.api_key, "api_key.api_key"))}
+            if len(given.fields) > MOST_FIELDS or not all(FIELD_NAME.fullmatch(name) for name in given.fields):
+                raise invalid("api_key.fields", f"at most {MOST_FIELDS} fields named [a-z][a-z0-9_]* are wanted")
+            for name, value in given.fields.items():
+                fields.setdefault(name, Secret(parse.secret_text(value, "api_key.fields")))
+            return NewMaterial(CredentialKind.API_KEY, fields)
+        case "basic":
+            username = parse.secret_text(request.basic.username, "basic.username")
+            password = parse.secret_text(request.basic.password, "basic.password", empty=True)
+            if ":" in username:
+                raise invalid("basic.username", "no colon is possible in a Basic user name")
+            return NewMaterial(CredentialKind.BASIC, {"username": Secret(username), "password": Secret(password)})
+        case "oauth":
+            token = request.oauth
+            renewal = parse.secret_text(token.refresh_token, "oauth.refresh_token", empty=True)
+            return NewMaterial(
+                CredentialKind.OAUTH,
+                {"access_token": Secret(parse.secret_text(token.access_token, "oauth.access_token"))},
+                refresh_token=Secret(renewal) if renewal else None,
+                expire_time=parse.moment(token.expire_time, "oauth.expire_time")
+                if token.HasField("expire_time")
+                else None,
+                scopes=tuple(token.scopes)[:MOST_SCOPES],
+            )
+        case _:
+            raise invalid("material", "one of api_key, basic or oauth is wanted")

@@ -1,0 +1,107 @@
+"""IntegrationService: parse, one use case, answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from connectors_grpc.boundary import caller
+from connectors_grpc.domain.definition import Integration
+from connectors_grpc.errors import invalid
+from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as pb
+from connectors_grpc.gen.connectors.v1.integration_service_pb2_grpc import IntegrationServiceServicer
+from connectors_grpc.integrations import Integrations
+from connectors_grpc.rpc import convert, parse
+from connectors_grpc.tenants import Tenants
+
+FIELDS = ("display_name", "oauth", "api", "oauth_client", "allow_private_addresses")
+
+
+class IntegrationServicer(IntegrationServiceServicer):
+    """One for the server."""
+
+    def __init__(self, integrations: Integrations, tenants: Tenants) -> None:
+        self._integrations = integrations
+        self._tenants = tenants
+
+    async def ListIntegrations(self, request: pb.ListIntegrationsRequest, _context: Any) -> pb.ListIntegrationsResponse:
+        """See the contract."""
+        after, limit = parse.page(request.page_size, request.page_token)
+        page = await self._integrations.list(after=after, limit=limit)
+        found = map(convert.integration, page.integrations)
+        return pb.ListIntegrationsResponse(integrations=found, next_page_token=page.next)
+
+    async def GetIntegration(self, request: pb.GetIntegrationRequest, _context: Any) -> pb.GetIntegrationResponse:
+        """See the contract."""
+        integration = await self._integrations.get(parse.integration_id(request.integration), fresh=True)
+        if request.tenant:
+            integration = await self._of_tenant(integration, request.tenant)
+        return pb.GetIntegrationResponse(integration=convert.integration(integration))
+
+    async def _of_tenant(self, integration: Integration, tenant_id: str) -> Integration:
+        tenant = await self._tenants.get(caller(), parse.tenant_id(tenant_id))
+        return replace(integration, client=await self._integrations.tenant_client(integration.id, tenant))
+
+    async def CreateIntegration(
+        self, request: pb.CreateIntegrationRequest, _context: Any
+    ) -> pb.CreateIntegrationResponse:
+        """See the contract."""
+        integration_id = parse.integration_id(request.integration_id, "integration_id")
+        created = await self._integrations.create(
+            caller(),
+            convert.definition(integration_id, request.integration),
+            request_id=parse.request_id(request.request_id),
+            validate_only=request.validate_only,
+        )
+        return pb.CreateIntegrationResponse(integration=convert.integration(created))
+
+    async def UpdateIntegration(
+        self, request: pb.UpdateIntegrationRequest, _context: Any
+    ) -> pb.UpdateIntegrationResponse:
+        """See the contract."""
+        given = request.integration
+        integration_id = parse.integration_id(given.id, "integration.id")
+        changes = parse.mask(request.update_mask, given, FIELDS)
+        current = await self._integrations.get(integration_id, fresh=True)
+        if request.tenant:
+            return await self._update_of_tenant(request, changes, current)
+        wanted = convert.definition(integration_id, given)
+        merged = replace(
+            current,
+            display_name=wanted.display_name if "display_name" in changes else current.display_name,
+            oauth=wanted.oauth if "oauth" in changes else current.oauth,
+            api=wanted.api if "api" in changes else current.api,
+            client=wanted.client if "oauth_client" in changes else None,
+            allow_private_addresses=(
+                wanted.allow_private_addresses
+                if "allow_private_addresses" in changes
+                else current.allow_private_addresses
+            ),
+        )
+        updated = await self._integrations.update(
+            caller(), merged, version=parse.version(given.etag), keep_client="oauth_client" not in changes
+        )
+        return pb.UpdateIntegrationResponse(integration=convert.integration(updated))
+
+    async def _update_of_tenant(
+        self, request: pb.UpdateIntegrationRequest, changes: set[str], current: Integration
+    ) -> pb.UpdateIntegrationResponse:
+        if changes != {"oauth_client"} or not request.integration.HasField("oauth_client"):
+            raise invalid("update_mask", "with `tenant`, only `oauth_client` may change")
+        tenant = await self._tenants.usable(caller(), parse.tenant_id(request.tenant))
+        client = convert.client(request.integration.oauth_client)
+        await self._integrations.set_tenant_client(caller(), tenant, current.id, client)
+        updated = await self._of_tenant(current, request.tenant)
+        return pb.UpdateIntegrationResponse(integration=convert.integration(updated))
+
+    async def DeleteIntegration(
+        self, request: pb.DeleteIntegrationRequest, _context: Any
+    ) -> pb.DeleteIntegrationResponse:
+        """See the contract."""
+        integration_id = parse.integration_id(request.integration)
+        if request.tenant:
+            tenant = await self._tenants.get(caller(), parse.tenant_id(request.tenant))
+            await self._integrations.delete_tenant_client(caller(), tenant, integration_id)
+        else:
+            await self._integrations.delete(caller(), integration_id, version=parse.version(request.etag))
+        return pb.DeleteIntegrationResponse()

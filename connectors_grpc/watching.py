@@ -1,0 +1,75 @@
+"""What a sidecar hears of: changes that its key may know of, filtered again at each event, with a heartbeat between them.
+
+A key that was revoked is cut off at its own event or, if that was missed, at the next heartbeat (attack 40).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import Enum
+
+from connectors_grpc import policy
+from connectors_grpc.access import Access
+from connectors_grpc.domain.records import ApiKey
+from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.ports import Change, Changes
+
+HEARTBEAT = 10.0
+MOST_WATCHERS = 1000
+
+
+class Signal(Enum):
+    """What is said besides changes."""
+
+    RESYNC = "anything may have changed"
+    HEARTBEAT = "nothing did"
+
+
+Event = Change | Signal
+
+
+@dataclass(slots=True)
+class _Count:
+    open: int = 0
+
+
+class Watching:
+    """The use case of WatchLeases."""
+
+    def __init__(self, changes: Changes, access: Access) -> None:
+        self._changes = changes
+        self._access = access
+        self._count = _Count()
+
+    async def events(self, caller: ApiKey) -> AsyncIterator[Event]:
+        """RESYNC first, then changes and heartbeats without end. Raises: LIMIT_EXCEEDED, API_KEY_INVALID once revoked."""
+        if self._count.open >= MOST_WATCHERS:
+            raise ConnectorsError(Reason.LIMIT_EXCEEDED, retry_after=5.0)
+        self._count.open += 1
+        subscription = self._changes.subscribe()
+        try:
+            yield Signal.RESYNC
+            while True:
+                change: Change | Signal | None = Signal.HEARTBEAT
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(HEARTBEAT):
+                        change = await anext(subscription)
+                await self._access.prove(caller.id, bytes.fromhex(caller.sha256))
+                if change is None:
+                    yield Signal.RESYNC
+                elif isinstance(change, Signal) or _concerns(caller, change):
+                    yield change
+        finally:
+            self._count.open -= 1
+
+
+def _concerns(caller: ApiKey, change: Change) -> bool:
+    """App keys' ids are no secret, and a sidecar can't tell beforehand which it will meet: it hears of every revoked one."""
+    if change.key is not None:
+        return True
+    return (change.tenant is None or policy.covers_tenant(caller.scope, change.tenant)) and (
+        change.credential is None or policy.covers_credential(caller.scope, change.credential)
+    )
