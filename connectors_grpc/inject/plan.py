@@ -136,6 +136,11 @@ class Plan:
         out.extend(self.injected)
         return out
 
+    def passed(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        """The lines of the app's that may go out beside the credential: for trailers. None replaces one of ours."""
+        verdicts = self.verdicts
+        return [pair for pair in headers if verdicts.get(pair[0], self._judge(pair[0])) == _PASS]
+
     def _judge(self, name: bytes) -> int:
         normal = _normal(name)
         if normal == b"connection":

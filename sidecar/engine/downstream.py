@@ -1,0 +1,256 @@
+"""An app's connection: one request after the other, strictly in order. Finds heads, answers health, closes what is doubtful."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from sidecar.admission import Door, admit, check_host
+from sidecar.engine.exchange import Exchange, problem_of
+from sidecar.framing import LONGEST_HEAD, Malformed, RequestHead, parse_request, still_text
+from sidecar.problem import Problem, answer, plain
+from sidecar.route import READY, health
+
+if TYPE_CHECKING:
+    from sidecar.engine.engine import Engine
+
+_AHEAD, _UPLOAD = 1, 2
+
+
+class Downstream(asyncio.BufferedProtocol):
+    """Bounds: reads one receive buffer ahead of the request in flight, then stops reading."""
+
+    __slots__ = (
+        "blocked", "closing", "deadline", "door", "engine", "exchange", "held", "keep_alive", "pending", "running", "transport",
+        "view",
+    )  # fmt: skip
+
+    def __init__(self, engine: Engine, door: Door) -> None:
+        self.engine = engine
+        self.door = door
+        self.view = engine.view
+        self.exchange: Exchange | None = None
+        self.pending = b""
+        self.held = 0
+        self.blocked = False
+        self.closing = False
+        self.running = False
+        self.keep_alive = True
+        self.deadline = 0.0
+
+    # --- asyncio's
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """For asyncio."""
+        self.transport = cast(asyncio.Transport, transport)
+        if not self.engine.joined(self):
+            self.closing = True
+            self.transport.abort()
+            return
+        self.deadline = self.engine.clock() + self.engine.limits.keep_alive
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """For asyncio: one buffer for all, since it is read before the next is filled."""
+        return self.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """For asyncio."""
+        if self.closing:
+            return
+        exchange = self.exchange
+        data = bytes(self.view[:nbytes])
+        if exchange is None:
+            self._read(data)
+        elif exchange.request_done:
+            self.ahead(data)
+        else:
+            try:
+                self.ahead(exchange.upload(data))
+            except Malformed as error:
+                exchange.fail(problem_of(error))
+
+    def eof_received(self) -> bool:
+        """For asyncio: an app may end its side and still read an answer to a whole request."""
+        exchange = self.exchange
+        if exchange is None or not exchange.request_done or self.pending:
+            return False
+        self.keep_alive = False
+        exchange.head.keep_alive = False
+        return True
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """For asyncio."""
+        self.closing = True
+        self.engine.left(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None and not exchange.ended:
+            exchange.abandon()
+
+    def pause_writing(self) -> None:
+        """For asyncio: the app reads slowly, so the provider is not read."""
+        self.blocked = True
+        if self.exchange is not None:
+            self.exchange.download_blocked(True)
+
+    def resume_writing(self) -> None:
+        """For asyncio."""
+        self.blocked = False
+        if self.exchange is not None:
+            self.exchange.download_blocked(False)
+        else:
+            self._next()
+
+    # --- reading
+
+    @property
+    def uploading(self) -> bool:
+        """Whether the app is being listened to."""
+        return not self.held
+
+    def _hold(self, why: int, hold: bool) -> None:
+        held = self.held | why if hold else self.held & ~why
+        if bool(held) != bool(self.held) and not self.transport.is_closing():
+            if held:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+        self.held = held
+
+    def hold_upload(self, hold: bool) -> None:
+        """Stop, or go on, reading the request's body."""
+        self._hold(_UPLOAD, hold)
+
+    def ahead(self, data: bytes) -> None:
+        """What came behind the request in flight: kept, and no more is read until its turn."""
+        if data:
+            self.pending += data
+            self._hold(_AHEAD, True)
+
+    def _read(self, data: bytes) -> None:
+        """Find one head and begin its exchange."""
+        start = 0
+        if self.pending:
+            start = max(0, len(self.pending) - 3)
+            data, self.pending = self.pending + data, b""
+        end = data.find(b"\r\n\r\n", start)
+        try:
+            if end < 0:
+                self._unfinished(data, start)
+                return
+            head = parse_request(data[: end + 4])
+        except Malformed as error:
+            self._refuse(problem_of(error))
+            return
+        self._begin(head, data[end + 4 :])
+
+    def _unfinished(self, data: bytes, start: int) -> None:
+        """Raises: Malformed, as soon as it can't become a good head."""
+        if len(data) > LONGEST_HEAD:
+            raise Malformed("The head is too large.", 431)
+        if not still_text(data[start:], data[start - 1 : start] if start else b""):
+            raise Malformed("The head has a control character, or a bare CR or LF.")
+        if not self.pending and not start:
+            self.deadline = self.engine.clock() + self.engine.limits.head
+        self.pending = data
+
+    def _begin(self, head: RequestHead, data: bytes) -> None:
+        self.keep_alive = head.keep_alive
+        engine = self.engine
+        exchange = self.exchange = Exchange(engine, self, head)
+        engine.exchanges.add(exchange)
+        try:
+            check_host(head, self.door)
+            asked = health(head.method, head.target)
+            if asked is not None:
+                self._health(exchange, asked, data)
+                return
+            self.ahead(exchange.start(admit(head, self.door), data, engine.clock()))
+        except Malformed as error:
+            exchange.refuse(problem_of(error))
+        except Problem as problem:
+            if not exchange.request_done and exchange.body is None:
+                exchange.unread = data
+            elif exchange.request_done and exchange.body is None:
+                self.ahead(data)
+            exchange.refuse(problem)
+
+    def _health(self, exchange: Exchange, asked: bytes, data: bytes) -> None:
+        ready = asked != READY or self.engine.ready()
+        keep_alive = self.keep_alive = exchange.head.keep_alive and exchange.request_done
+        text = plain(
+            200 if ready else 503,
+            "ok\n" if ready else "The server can't be reached, and no lease is held.\n",
+            head_only=exchange.head.method == b"HEAD",
+            keep_alive=keep_alive,
+        )
+        self.ahead(data)
+        exchange.ended = True
+        self.engine.exchanges.discard(exchange)
+        self.write(text)
+        self.finished(exchange)
+
+    # --- writing
+
+    def write(self, data: bytes) -> None:
+        """To the app, unless it is gone."""
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def finished(self, exchange: Exchange) -> None:
+        """The answer is written: on to the next request, or close."""
+        if self.exchange is exchange:
+            self.exchange = None
+        if self.transport.is_closing():
+            return
+        if not self.keep_alive:
+            self._close(linger=not exchange.request_done)
+            return
+        self.deadline = self.engine.clock() + self.engine.limits.keep_alive
+        self._hold(_UPLOAD, False)
+        self._next()
+
+    def _next(self) -> None:
+        """Pipelined requests, one after the other; a loop, since an answer may be there at once."""
+        if self.running:
+            return
+        self.running = True
+        while self.pending and self.exchange is None and not self.blocked and not self.closing:
+            data, self.pending = self.pending, b""
+            self._read(data)
+            if self.exchange is None and self.pending == data:
+                break  # a head begun
+        self.running = False
+        if self.exchange is None and not self.blocked and not self.closing:
+            self._hold(_AHEAD, False)
+
+    def _refuse(self, problem: Problem) -> None:
+        """A head that is none: nothing can be said of what follows, so the connection closes."""
+        self.engine.metrics.refused(problem.reason)
+        self.write(answer(problem, keep_alive=False))
+        self._close(linger=True)
+
+    def _close(self, *, linger: bool) -> None:
+        """Close once all is written; `linger` reads on for a while, lest a reset overtake the answer.
+
+        Source: RFC 9112 section 9.6.
+        """
+        self.closing = True
+        if linger and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._hold(_AHEAD | _UPLOAD, False)
+            self.deadline = self.engine.clock() + self.engine.limits.linger
+        else:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Cut: the answer is not whole."""
+        self.closing = True
+        self.transport.abort()
+
+    def sweep(self, now: float) -> None:
+        """Close if nothing happened in time."""
+        if self.exchange is None and now >= self.deadline:
+            if self.pending and not self.closing:
+                self._refuse(Problem("MALFORMED_REQUEST", "The head did not come in time.", status=408))
+            else:
+                self.transport.abort()

@@ -1,0 +1,146 @@
+"""What runs: apps' connections, exchanges, origins, and one tick that keeps every time-out."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from connectors_grpc.logs import get
+from sidecar.admission import Door
+from sidecar.engine.downstream import Downstream
+from sidecar.engine.exchange import Exchange
+from sidecar.engine.pool import Origin
+from sidecar.held import OriginKey
+from sidecar.leases import Leases
+from sidecar.limits import Limits
+from sidecar.metrics import Metrics
+from sidecar.problem import Problem
+
+log = get("sidecar.engine")
+
+MOST_ORIGINS = 1024
+
+
+class Engine:
+    """Belongs to one event loop. `tasks` owns what it spawns."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        tasks: asyncio.TaskGroup,
+        *,
+        limits: Limits,
+        tls: ssl.SSLContext,
+        metrics: Metrics,
+        reachable: Callable[[], bool],
+    ) -> None:
+        self.leases = leases
+        self.limits = limits
+        self.tls = tls
+        self.metrics = metrics
+        self.clock = asyncio.get_running_loop().time
+        self.view = memoryview(bytearray(limits.receive))
+        self.exchanges: set[Exchange] = set()
+        self.connections: set[Downstream] = set()
+        self.origins: dict[OriginKey, Origin] = {}
+        self.kept_total = 0
+        self.draining = False
+        self._tasks = tasks
+        self._reachable = reachable
+        self._idle = asyncio.Event()
+
+    def protocol(self, door: Door) -> Callable[[], Downstream]:
+        """For `loop.create_server`."""
+        return lambda: Downstream(self, door)
+
+    def ready(self) -> bool:
+        """Whether requests can be served: the server is reached, or leases are held."""
+        return not self.draining and (self._reachable() or len(self.leases) > 0)
+
+    def metrics_text(self) -> str:
+        """For /-/metrics."""
+        gauges = {
+            "app_connections": len(self.connections),
+            "requests_in_flight": len(self.exchanges),
+            "upstream_connections": sum(len(origin.every) for origin in self.origins.values()),
+            "leases": len(self.leases),
+            "lease_hits_total": self.leases.hits,
+            "lease_misses_total": self.leases.misses,
+        }
+        return self.metrics.text(gauges)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run in the background; a bug ends that piece of work and no other."""
+        return self._tasks.create_task(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # the boundary of background work
+            log.exception("engine.bug", error=type(error).__name__)
+
+    def origin(self, key: OriginKey) -> Origin:
+        """The pool of one origin. Raises: Problem (LIMIT_EXCEEDED)."""
+        found = self.origins.get(key)
+        if found is None:
+            if len(self.origins) >= MOST_ORIGINS:
+                self._forget_origins()
+            found = self.origins[key] = Origin(self, key)
+        return found
+
+    def _forget_origins(self) -> None:
+        for key in [key for key, origin in self.origins.items() if not origin.every and not origin.waiting]:
+            del self.origins[key]
+        if len(self.origins) >= MOST_ORIGINS:
+            raise Problem("LIMIT_EXCEEDED", "Too many upstreams at once.")
+
+    def forget(self, exchange: Exchange) -> None:
+        """It waits for no connection any more."""
+        if exchange.held is not None and exchange.held.origin in self.origins:
+            self.origins[exchange.held.origin].forget(exchange)
+
+    def joined(self, connection: Downstream) -> bool:
+        """Whether an app's connection is taken."""
+        if self.draining or len(self.connections) >= self.limits.connections:
+            return False
+        self.connections.add(connection)
+        return True
+
+    def left(self, connection: Downstream) -> None:
+        """An app's connection ended."""
+        self.connections.discard(connection)
+        if self.draining and not self.connections:
+            self._idle.set()
+
+    async def keep_time(self) -> None:
+        """End what took too long, for ever. One tick for all: a timer a request would cost more than the request's head."""
+        while True:
+            await asyncio.sleep(self.limits.tick)
+            now = self.clock()
+            for exchange in [each for each in self.exchanges if each.deadline <= now]:
+                exchange.expired()
+            for connection in [each for each in self.connections if each.exchange is None and each.deadline <= now]:
+                connection.sweep(now)
+            for origin in self.origins.values():
+                origin.sweep(now)
+
+    async def drain(self) -> None:
+        """Finish what is in flight, for at most `drain` seconds, then cut. Listeners are closed already."""
+        self.draining = True
+        for connection in list(self.connections):
+            if connection.exchange is None:
+                connection.transport.close()
+            else:
+                connection.exchange.head.keep_alive = connection.keep_alive = False
+        if self.connections:
+            try:
+                async with asyncio.timeout(self.limits.drain):
+                    await self._idle.wait()
+            except TimeoutError:
+                log.warning("drain.cut")
+        for connection in list(self.connections):
+            connection.transport.abort()
+        for origin in self.origins.values():
+            origin.close()

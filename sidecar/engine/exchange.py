@@ -1,0 +1,432 @@
+"""One request and its answer, between an app's connection and a provider's. Sync but for two waits: a lease, a cure for a 401."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from connectors_grpc.inject import PathNotAllowed
+from sidecar.admission import Admitted
+from sidecar.body import Body, Chunked, Sized, UntilClose
+from sidecar.engine import heads
+from sidecar.framing import CHUNKED, UNTIL_CLOSE, Fields, Malformed, RequestHead, ResponseHead
+from sidecar.held import Held
+from sidecar.problem import Problem, answer
+
+if TYPE_CHECKING:
+    from sidecar.engine.downstream import Downstream
+    from sidecar.engine.engine import Engine
+    from sidecar.engine.upstream import Upstream
+
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+"""May be sent again.  Source: RFC 9110 section 9.2.2."""
+
+
+class Wait(Enum):
+    """What an exchange waits for, so that a time-out says whose fault it is."""
+
+    LEASE = "lease"
+    CONNECTION = "connection"
+    APP = "app"
+    ANSWER = "answer"
+    BODY = "body"
+
+
+class Exchange:
+    """Bounds: what it keeps of a body is at most `kept_body`, else one receive buffer each way."""
+
+    __slots__ = (
+        "admitted",
+        "body",
+        "curing",
+        "deadline",
+        "down",
+        "ended",
+        "engine",
+        "head",
+        "heard",
+        "held",
+        "interims",
+        "kept",
+        "kept_size",
+        "out_body",
+        "request_done",
+        "resent",
+        "response",
+        "retried",
+        "sent",
+        "task",
+        "unread",
+        "upstream",
+        "wait",
+        "waiting",
+    )  # fmt: skip
+
+    def __init__(self, engine: Engine, down: Downstream, head: RequestHead) -> None:
+        self.engine = engine
+        self.down = down
+        self.head = head
+        self.admitted: Admitted | None = None
+        self.held: Held | None = None
+        self.upstream: Upstream | None = None
+        self.body: Body | None = None
+        self.request_done = head.length == 0
+        self.unread = b""
+        self.waiting: list[bytes] = []
+        self.kept: list[bytes] | None = []
+        self.kept_size = 0
+        self.sent = b""
+        self.heard = False
+        self.response: ResponseHead | None = None
+        self.out_body: Body | None = None
+        self.curing: bytes | None = None
+        self.interims = 0
+        self.retried = False
+        self.resent = False
+        self.ended = False
+        self.task: asyncio.Task[None] | None = None
+        self.wait = Wait.LEASE
+        self.deadline = 0.0
+
+    # --- the request
+
+    def start(self, admitted: Admitted, data: bytes, now: float) -> bytes:
+        """Begin, with what came after the head; gives back what lies behind the body. Raises: Problem, Malformed."""
+        self.admitted = admitted
+        held = self.engine.leases.find(admitted.ask, now)
+        if held is not None:
+            self.held = held
+            if self.head.length == 0:
+                self._go(held)
+                return data
+            rest = self._scan(data)
+            self._go(held)
+            return rest
+        self.deadline = now + self.engine.limits.lease
+        if not self.request_done:
+            self.unread = data
+            self.down.hold_upload(True)
+            data = b""
+        self.task = self.engine.spawn(self._lease(admitted))
+        return data
+
+    async def _lease(self, admitted: Admitted) -> None:
+        try:
+            held = await self.engine.leases.fill(admitted.ask)
+            if self.ended:
+                return
+            self.held = held
+            if not self.request_done:
+                data, self.unread = self.unread, b""
+                self.down.ahead(self._scan(data))
+            self._go(held)
+        except (Problem, Malformed) as error:
+            self.refuse(problem_of(error))
+
+    def _go(self, held: Held) -> None:
+        """Write the head and ask for a connection. Raises: Problem."""
+        admitted = self.admitted
+        assert admitted is not None
+        try:
+            self.sent = heads.request(self.head, held.plan, admitted.route.target)
+        except PathNotAllowed:
+            raise Problem("PATH_NOT_ALLOWED") from None
+        self.wait = Wait.CONNECTION
+        self.deadline = self.engine.clock() + self.engine.limits.connect
+        self.engine.origin(held.origin).acquire(self)
+
+    def upload(self, data: bytes) -> bytes:
+        """More of the request's body; gives back what lies behind it. Raises: Malformed."""
+        if self.held is None:
+            self.unread += data
+            return b""
+        return self._scan(data)
+
+    def _scan(self, data: bytes) -> bytes:
+        body = self.body
+        if body is None:
+            length = self.head.length
+            body = self.body = Chunked(strict=True, keep=self._trailers) if length == CHUNKED else Sized(length)
+        out, rest = body.feed(data)
+        self.request_done = body.done
+        if out:
+            self._keep(out)
+            if self.upstream is None:
+                self.waiting.append(out)
+                self.down.hold_upload(not body.done)
+            elif not self.upstream.transport.is_closing():
+                self.upstream.transport.write(out)
+        if self.upstream is not None:
+            self._await_answer()
+        return rest
+
+    def _trailers(self, fields: Fields) -> Fields:
+        return heads.request_trailers(fields, self.held.plan) if self.held is not None else []
+
+    def _keep(self, piece: bytes) -> None:
+        """For a resend; over the bounds nothing is kept."""
+        if self.kept is None:
+            return
+        limits, engine = self.engine.limits, self.engine
+        size = len(piece)
+        if self.kept_size + size > limits.kept_body or engine.kept_total + size > limits.kept_total:
+            self._forget_kept()
+            return
+        self.kept.append(piece)
+        self.kept_size += size
+        engine.kept_total += size
+
+    def _forget_kept(self) -> None:
+        self.engine.kept_total -= self.kept_size
+        self.kept_size = 0
+        self.kept = None
+
+    # --- the upstream connection
+
+    def connected(self, upstream: Upstream) -> None:
+        """A connection is there: the head goes out in one write, with what waits of the body."""
+        self.upstream = upstream
+        self.heard = False
+        transport = upstream.transport
+        if self.waiting:
+            transport.write(b"".join([self.sent, *self.waiting]))
+            self.waiting = []
+        else:
+            transport.write(self.sent)
+        if not self.request_done:
+            self.down.hold_upload(upstream.blocked)
+        if self.down.blocked:
+            upstream.hold(True)
+        self._await_answer()
+
+    def _await_answer(self) -> None:
+        limits = self.engine.limits
+        if self.response is not None:
+            return
+        self.wait = Wait.ANSWER if self.request_done else Wait.APP
+        self.deadline = self.engine.clock() + (limits.first_byte if self.request_done else limits.upload_idle)
+
+    def upload_blocked(self, blocked: bool) -> None:
+        """The provider reads slowly."""
+        if not self.request_done:
+            self.down.hold_upload(blocked)
+
+    def download_blocked(self, blocked: bool) -> None:
+        """The app reads slowly."""
+        if self.upstream is not None and self.curing is None:
+            self.upstream.hold(blocked)
+
+    # --- the answer
+
+    def interim(self, response: ResponseHead) -> None:
+        """A 1xx answer. Raises: Malformed (an upgrade that nobody asked for, or too many)."""
+        self.interims += 1
+        if response.status == 101 or self.interims > self.engine.limits.interim:
+            raise Malformed("The upstream's 1xx answers make no sense.")
+        if self.head.http_1_1:
+            assert self.held is not None
+            self.down.write(heads.interim(response, self.held.plan))
+
+    def answered(self, response: ResponseHead, data: bytes) -> None:
+        """The final head, and what came with it. Raises: Malformed."""
+        held = self.held
+        assert held is not None
+        if response.status == 401 and not self.resent and held.refreshable:
+            self.resent = True
+            self.curing = data
+            self.deadline = self.engine.clock() + self.engine.limits.lease
+            self.wait = Wait.LEASE
+            if self.upstream is not None:
+                self.upstream.hold(True)
+            self.task = self.engine.spawn(self._cure(held, response))
+            return
+        self._relay(response, data)
+
+    async def _cure(self, held: Held, response: ResponseHead) -> None:
+        """A 401 on a refreshable lease: one refresh a generation; then again, or pass the 401."""
+        assert self.admitted is not None
+        fresh = await self.engine.leases.reject(held, self.admitted.ask.key)
+        if self.ended:
+            return
+        data, self.curing = self.curing or b"", None
+        try:
+            if fresh is not None and self.request_done and self.kept is not None:
+                self._drop_upstream()
+                self.held = fresh
+                self.waiting = list(self.kept)
+                self._go(fresh)
+            elif self.upstream is None:
+                self.refuse(Problem("UPSTREAM_UNREACHABLE"))
+            else:
+                self.upstream.hold(self.down.blocked)
+                self._relay(response, data)
+        except (Problem, Malformed) as error:
+            self.refuse(problem_of(error))
+
+    def _relay(self, response: ResponseHead, data: bytes) -> None:
+        held, admitted, head = self.held, self.admitted, self.head
+        assert held is not None
+        assert admitted is not None
+        self.response = response
+        self._forget_kept()
+        length = response.length
+        chunk = head.http_1_1
+        body: Body | None = None
+        if length == CHUNKED:
+            body = Chunked(strict=False, keep=held.plan.response_headers, decode=not chunk)
+        elif length == UNTIL_CLOSE:
+            body = UntilClose(chunk)
+        elif length:
+            body = Sized(length)
+        self.out_body = body
+        keep_alive = head.keep_alive and self.request_done and not self.engine.draining
+        if length < 0 and not chunk:
+            keep_alive = False
+        self.down.keep_alive = keep_alive
+        out = heads.response(response, held, admitted.route, head, chunked=chunk and length < 0, keep_alive=keep_alive)
+        self.engine.metrics.answered(held.integration, response.status)
+        if body is None:
+            self.down.write(out)
+            self._finish(reusable=response.keep_alive and not data)
+        elif data:
+            self._pass(body, out, data)
+        else:
+            self.down.write(out)
+            self._moved()
+
+    def download(self, data: bytes) -> None:
+        """More of the answer's body. Raises: Malformed."""
+        if self.curing is not None:
+            self.curing += data
+            return
+        assert self.out_body is not None
+        self._pass(self.out_body, b"", data)
+
+    def _pass(self, body: Body, before: bytes, data: bytes) -> None:
+        out, rest = body.feed(data)
+        self.down.write(before + out if before else out)
+        if body.done:
+            assert self.response is not None
+            self._finish(reusable=self.response.keep_alive and not rest)
+        else:
+            self._moved()
+
+    def _moved(self) -> None:
+        self.wait = Wait.BODY
+        self.deadline = self.engine.clock() + self.engine.limits.idle
+
+    # --- the end
+
+    def _finish(self, *, reusable: bool) -> None:
+        """The answer is complete: the provider's connection goes back, the app's goes on."""
+        upstream, self.upstream = self.upstream, None
+        self._end()
+        if upstream is not None:
+            upstream.release(reusable=reusable and self.request_done)
+        self.down.finished(self)
+
+    def _end(self) -> None:
+        self.ended = True
+        self._forget_kept()
+        self.engine.exchanges.discard(self)
+
+    def _drop_upstream(self) -> None:
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.discard()
+
+    def upstream_lost(self, upstream: Upstream, *, clean: bool) -> None:
+        """The provider's connection ended under us."""
+        if self.ended or self.upstream is not upstream:
+            return
+        self.upstream = None
+        if self.curing is not None:
+            return
+        if self.response is not None:
+            self._ended_early(clean)
+        elif self._may_repeat(upstream):
+            self.retried = True
+            self.waiting = list(self.kept or ())
+            self.wait = Wait.CONNECTION
+            upstream.origin.acquire_new(self)
+        else:
+            self.refuse(Problem("UPSTREAM_UNREACHABLE", "The upstream closed the connection without an answer."))
+
+    def _may_repeat(self, upstream: Upstream) -> bool:
+        """A connection that died while it was idle says nothing about the request."""
+        fresh = not self.heard and not self.retried and self.kept is not None
+        return fresh and upstream.served > 0 and self.head.method in IDEMPOTENT
+
+    def _ended_early(self, clean: bool) -> None:
+        assert self.out_body is not None
+        try:
+            if not clean:
+                raise Malformed("The connection broke.")
+            self.down.write(self.out_body.end())
+        except Malformed:
+            self.engine.metrics.refused("UPSTREAM_UNREACHABLE")
+            self.abandon()
+            self.down.abort()  # the only way to say that the answer is not whole
+        else:
+            self._finish(reusable=False)
+
+    def fail(self, problem: Problem) -> None:
+        """The exchange can't go on: say so if that is still possible, else cut the app's connection."""
+        if self.ended:
+            return
+        if self.response is None:
+            self.refuse(problem)
+        else:
+            self.engine.metrics.refused(problem.reason)
+            self.abandon()
+            self.down.abort()
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer by ourselves. Nothing of an answer has gone out yet."""
+        if self.ended:
+            return
+        self._drop_upstream()
+        self.engine.forget(self)
+        keep_alive = self.head.keep_alive and not problem.close and not self.engine.draining
+        if keep_alive and not self.request_done and self.unread:
+            try:
+                self.held = None
+                self.down.ahead(self._scan(self.unread))
+            except Malformed:
+                keep_alive = False
+        keep_alive = keep_alive and self.request_done
+        self.down.keep_alive = keep_alive
+        self.engine.metrics.refused(problem.reason)
+        self._end()
+        self.down.write(answer(problem, head_only=self.head.method == b"HEAD", keep_alive=keep_alive))
+        self.down.finished(self)
+
+    def abandon(self) -> None:
+        """The app is gone."""
+        self._end()
+        self.engine.forget(self)
+        self._drop_upstream()
+        if self.task is not None:
+            self.task.cancel()
+
+    def expired(self) -> None:
+        """The deadline is over."""
+        match self.wait:
+            case Wait.LEASE if self.curing is None:
+                self.fail(Problem("SERVER_UNAVAILABLE"))
+            case Wait.CONNECTION:
+                self.fail(Problem("UPSTREAM_TIMEOUT", "No connection to the upstream could be had in time."))
+            case Wait.APP if self.down.uploading:
+                self.fail(
+                    Problem("MALFORMED_REQUEST", "The request's body did not come in time.", status=408, close=True)
+                )
+            case _:
+                self.fail(Problem("UPSTREAM_TIMEOUT"))
+
+
+def problem_of(error: Problem | Malformed) -> Problem:
+    """A refusal as an answer."""
+    if isinstance(error, Problem):
+        return error
+    return Problem("MALFORMED_REQUEST", str(error.args[0]), status=error.status, close=True)

@@ -1,0 +1,109 @@
+"""The connections to one origin: who gets which, and when a new one is made. Sync; `dial` is the one thing awaited."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from sidecar.engine.dial import dial
+from sidecar.engine.upstream import Upstream
+from sidecar.held import OriginKey
+from sidecar.problem import Problem
+
+if TYPE_CHECKING:
+    from sidecar.engine.engine import Engine
+    from sidecar.engine.exchange import Exchange
+
+
+class Origin:
+    """Bounds: `per_origin` connections (dialling ones counted), `waiting` exchanges."""
+
+    def __init__(self, engine: Engine, key: OriginKey) -> None:
+        self.engine = engine
+        self.key = key
+        self.idle: list[Upstream] = []
+        self.every: set[Upstream] = set()
+        self.dialling = 0
+        self.waiting: deque[Exchange] = deque()
+
+    def acquire(self, exchange: Exchange) -> None:
+        """Give it a connection now, or as soon as there is one. Raises: Problem (LIMIT_EXCEEDED)."""
+        idle = self.idle
+        while idle:
+            upstream = idle.pop()  # the one used last: the others may grow old and go
+            if not upstream.transport.is_closing():
+                upstream.begin(exchange)
+                exchange.connected(upstream)
+                return
+        if len(self.waiting) >= self.engine.limits.waiting:
+            raise Problem("LIMIT_EXCEEDED", "Too many requests wait for this upstream.")
+        self.waiting.append(exchange)
+        self._grow()
+
+    def acquire_new(self, exchange: Exchange) -> None:
+        """Never an idle one: those may be as dead as the last one was."""
+        while self.idle:
+            self.idle.pop().discard()
+        self.waiting.appendleft(exchange)
+        self._grow()
+
+    def forget(self, exchange: Exchange) -> None:
+        """It waits no longer."""
+        if exchange in self.waiting:
+            self.waiting.remove(exchange)
+
+    def _grow(self) -> None:
+        if self.dialling < len(self.waiting) and len(self.every) + self.dialling < self.engine.limits.per_origin:
+            self.dialling += 1
+            self.engine.spawn(self._dial())
+
+    async def _dial(self) -> None:
+        engine = self.engine
+        failure: Problem | None = None
+        upstream: Upstream | None = None
+        try:
+            upstream = await dial(self.key, lambda: Upstream(self), engine.tls, engine.limits.connect)
+        except Problem as problem:
+            failure = problem
+        finally:
+            self.dialling -= 1
+        engine.metrics.dialled += 1
+        if upstream is not None and not upstream.transport.is_closing():
+            self.every.add(upstream)
+            self.released(upstream)
+            return
+        if self.waiting:
+            self.waiting.popleft().refuse(failure or Problem("UPSTREAM_UNREACHABLE"))
+        if self.waiting:
+            self._grow()
+
+    def released(self, upstream: Upstream) -> None:
+        """Free again: to the first that waits, or idle."""
+        if self.waiting:
+            exchange = self.waiting.popleft()
+            upstream.begin(exchange)
+            exchange.connected(upstream)
+        elif self.engine.draining:
+            upstream.discard()
+        else:
+            upstream.idle_since = self.engine.clock()
+            self.idle.append(upstream)
+
+    def lost(self, upstream: Upstream) -> None:
+        """Closed, by whichever side."""
+        self.every.discard(upstream)
+        if upstream in self.idle:
+            self.idle.remove(upstream)
+        if self.waiting:
+            self._grow()
+
+    def sweep(self, now: float) -> None:
+        """Close what was idle too long: the oldest stand first."""
+        oldest = now - self.engine.limits.pool_idle
+        while self.idle and self.idle[0].idle_since < oldest:
+            self.idle[0].discard()
+
+    def close(self) -> None:
+        """Close all."""
+        for upstream in list(self.every):
+            upstream.discard()

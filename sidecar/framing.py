@@ -1,0 +1,209 @@
+"""Heads of HTTP/1.x messages, read once and strictly: what two readers could read differently is refused. Knows no socket.
+
+An own parser on purpose: a lenient parser behind a strict check is two readings of the same bytes. Whatever passes here is
+split by the very rules that checked it (attack 20).  Source: RFC 9112.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+Fields = list[tuple[bytes, bytes]]
+
+CHUNKED = -1
+"""In place of a length: the body is chunked."""
+UNTIL_CLOSE = -2
+"""In place of a length: the body ends with the connection. Only answers have that."""
+
+MOST_FIELDS = 128
+LONGEST_TARGET = 16 * 1024
+LONGEST_HEAD = 64 * 1024
+
+
+class Malformed(Exception):
+    """Not HTTP as we take it. `args[0]` is a constant text; `status` what an app is told."""
+
+    def __init__(self, text: str, status: int = 400) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """A request's head. `marks` holds the lines that decide something, by lower-case name; `shown` those that may hold a key."""
+
+    method: bytes
+    target: bytes
+    http_1_1: bool
+    fields: Fields
+    marks: dict[bytes, bytes]
+    shown: list[tuple[bytes, bytes]] = field(repr=False)
+    length: int = 0
+    keep_alive: bool = True
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """An answer's head. `length` is CHUNKED, UNTIL_CLOSE, or a number of bytes."""
+
+    status: int
+    status_text: bytes
+    fields: Fields
+    length: int
+    keep_alive: bool
+
+
+SINGLE = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"x-tenant-id", b"x-connectors-key", b"expect", b"origin",
+     b"sec-fetch-site", b"connection", b"upgrade")
+)  # fmt: skip
+"""Lines that decide something. Twice is once too often, `connection` apart."""
+SHOWN = frozenset((b"authorization", b"x-api-key", b"x-connectors-key"))
+"""Where an app's key may stand."""
+
+_TEXT = bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)) + b"\t\r\n"
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
+_REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21-\x7e]+) HTTP/1\.([01])")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_KNOWN: dict[bytes, bytes | None] = {}
+"""Names seen, valid by `_NAME`: None if the line decides nothing. A cache, bounded by _MOST_KNOWN."""
+_MOST_KNOWN = 2048
+
+
+def still_text(part: bytes, before: bytes) -> bool:
+    """Whether an unfinished head may go on: no control character, no bare LF or CR. `before` is the byte before `part`."""
+    if part.translate(None, _TEXT):
+        return False
+    joined = before + part
+    pairs = joined.count(b"\r\n")
+    return (
+        joined.count(b"\n") - before.startswith(b"\n") == pairs
+        and joined.count(b"\r") - joined.endswith(b"\r") == pairs
+    )
+
+
+def parse_request(head: bytes) -> RequestHead:
+    """A request's head, with its final empty line.
+
+    Raises: Malformed (400; 414 target, 431 head too large).
+    """
+    lines = _lines(head)
+    match = _REQUEST_LINE.fullmatch(lines[0])
+    if match is None:
+        raise Malformed("The request line is not `METHOD /target HTTP/1.1`.")
+    method, target, minor = match.groups()
+    if len(target) > LONGEST_TARGET:
+        raise Malformed("The request target is too long.", 414)
+    fields, marks, shown = _fields(lines)
+    http_1_1 = minor == b"1"
+    if b"host" not in marks:
+        raise Malformed("There must be one Host line.")
+    connection = marks.get(b"connection", b"").lower()
+    keep_alive = http_1_1 and (not connection or b"close" not in _options(connection))
+    return RequestHead(method, target, http_1_1, fields, marks, shown, _length(marks, http_1_1), keep_alive)
+
+
+def parse_response(head: bytes, method: bytes) -> ResponseHead:
+    """An answer's head, with its final empty line. Raises: Malformed (the connection can't be trusted any further)."""
+    lines = _lines(head)
+    match = _STATUS_LINE.fullmatch(lines[0])
+    if match is None:
+        raise Malformed("The status line is malformed.")
+    http_1_1, status, text = match[1] == b"1", int(match[2]), match[3]
+    fields, marks, _ = _fields(lines, request=False)
+    length = _length(marks, http_1_1, absent=UNTIL_CLOSE)
+    if method == b"HEAD" or status < 200 or status in (204, 304):
+        length = 0
+    connection = _options(marks.get(b"connection", b"").lower()) if b"connection" in marks else ()
+    keep_alive = b"close" not in connection if http_1_1 else b"keep-alive" in connection
+    return ResponseHead(status, text or b"", fields, length, keep_alive and length != UNTIL_CLOSE)
+
+
+def parse_trailers(section: bytes) -> Fields:
+    """The fields of a trailer section, with its final empty line.  Raises: Malformed.  Source: RFC 9112 section 7.1.2."""
+    return _fields(_lines(b"\r\n" + section), request=False)[0]
+
+
+def _lines(head: bytes) -> list[bytes]:
+    if len(head) > LONGEST_HEAD:
+        raise Malformed("The head is too large.", 431)
+    if head.translate(None, _TEXT):
+        raise Malformed("The head has a control character.")
+    lines = head[:-4].split(b"\r\n")
+    ends = len(lines) + 1
+    if head.count(b"\n") != ends or head.count(b"\r") != ends:
+        raise Malformed("The head has a bare CR or LF.")
+    if ends > MOST_FIELDS + 2:
+        raise Malformed("The head has too many lines.", 431)
+    return lines
+
+
+def _fields(
+    lines: list[bytes], *, request: bool = True
+) -> tuple[Fields, dict[bytes, bytes], list[tuple[bytes, bytes]]]:
+    fields: Fields = []
+    marks: dict[bytes, bytes] = {}
+    shown: list[tuple[bytes, bytes]] = []
+    known = _KNOWN
+    append = fields.append
+    every = iter(lines)
+    next(every)
+    for line in every:
+        name, colon, value = line.partition(b":")
+        value = value.strip()
+        append((name, value))
+        try:
+            mark = known[name]
+        except KeyError:
+            mark = _judge(name, colon)
+        if mark is not None:
+            if mark in SHOWN:
+                shown.append((mark, value))
+            if mark in SINGLE:
+                _mark(marks, mark, value, request)
+    return fields, marks, shown
+
+
+def _mark(marks: dict[bytes, bytes], mark: bytes, value: bytes, request: bool) -> None:
+    if mark not in marks:
+        marks[mark] = value
+    elif mark == b"connection":
+        marks[mark] += b"," + value
+    elif request or mark in (b"content-length", b"transfer-encoding"):
+        raise Malformed("A line that may stand once stands twice.")
+
+
+def _judge(name: bytes, colon: bytes) -> bytes | None:
+    """Check a name that is new. A folded line, a space before the colon and a missing colon all fail here."""
+    if not colon or _NAME.fullmatch(name) is None:
+        raise Malformed("A header line is malformed.")
+    normal = name.lower().replace(b"_", b"-")
+    if b"_" in name and normal in SINGLE:
+        raise Malformed("A header name has `_` where `-` belongs.")
+    mark = normal if normal in SINGLE or normal in SHOWN else None
+    if len(_KNOWN) < _MOST_KNOWN and len(name) <= 64:
+        _KNOWN[name] = mark
+    return mark
+
+
+def _length(marks: dict[bytes, bytes], http_1_1: bool, absent: int = 0) -> int:
+    """Where the body ends.  Source: RFC 9112 section 6.3, without its leniencies."""
+    coding = marks.get(b"transfer-encoding")
+    length = marks.get(b"content-length")
+    if coding is not None:
+        if length is not None or not http_1_1:
+            raise Malformed("Transfer-Encoding stands with Content-Length, or in HTTP/1.0.")
+        if coding.lower() != b"chunked":
+            raise Malformed("The only transfer coding taken is `chunked`.")
+        return CHUNKED
+    if length is None:
+        return absent
+    if _LENGTH.fullmatch(length) is None:
+        raise Malformed("Content-Length is not a number.")
+    return int(length)
+
+
+def _options(value: bytes) -> list[bytes]:
+    return [option.strip() for option in value.split(b",")]

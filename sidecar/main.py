@@ -1,0 +1,177 @@
+"""Joins the parts and runs them: `run` for code, `command` for people."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import ssl
+from collections.abc import Callable
+
+import click
+import uvloop
+
+from connectors_grpc import logs
+from sidecar.engine import Engine
+from sidecar.engine.dial import tls_context
+from sidecar.leases import Leases
+from sidecar.listeners import listen, listen_for_metrics
+from sidecar.metrics import Metrics
+from sidecar.server import Server
+from sidecar.settings import DEFAULT_LISTEN, DEFAULT_SERVER, SettingsRefused, SidecarSettings, Unix, parse
+from sidecar.watch import watch
+
+log = logs.get("sidecar")
+
+
+async def run(settings: SidecarSettings, ready: Callable[[str], None], stop: asyncio.Event | None = None) -> None:
+    """Serve until SIGTERM or SIGINT (or `stop`), then drain. `ready` gets each app-facing listener's address, the main one first.
+
+    Raises: SettingsRefused, before anything is served.
+    """
+    stop = stop or _stop_by_signal()
+    tls = tls_context(str(settings.upstream_ca) if settings.upstream_ca else None)
+    refused: list[SettingsRefused] = []
+    async with Server(settings.server) as server:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await _serve(settings, server, tasks, tls, ready, stop)
+                raise _Stopped
+        except* _Stopped:
+            log.info("stopped")
+        except* SettingsRefused as group:
+            refused.append(next(each for each in group.exceptions if isinstance(each, SettingsRefused)))
+    if refused:
+        raise refused[0]
+
+
+class _Stopped(Exception):
+    """Ends the task group: whatever still runs in the background is cancelled."""
+
+
+async def _serve(
+    settings: SidecarSettings,
+    server: Server,
+    tasks: asyncio.TaskGroup,
+    tls: ssl.SSLContext,
+    ready: Callable[[str], None],
+    stop: asyncio.Event,
+) -> None:
+    leases = Leases(server, tasks, clock=asyncio.get_running_loop().time)
+    engine = Engine(leases, tasks, limits=settings.limits, tls=tls, metrics=Metrics(), reachable=server.reachable)
+    servers = await _open(settings, engine, ready)
+    try:
+        tasks.create_task(watch(server, leases))
+        tasks.create_task(engine.keep_time())
+        gc.collect()
+        gc.freeze()  # what lives as long as the process is not looked at again by the collector
+        await stop.wait()
+        for each in servers:
+            each.close()
+        await engine.drain()
+    finally:
+        _unlink(settings)
+
+
+async def _open(
+    settings: SidecarSettings, engine: Engine, ready: Callable[[str], None]
+) -> list[asyncio.AbstractServer]:
+    wanted = [(settings.listen, None), *((each.listen, each.fixed) for each in settings.dedicated)]
+    servers: list[asyncio.AbstractServer] = []
+    addresses = []
+    try:
+        for where, fixed in wanted:
+            server, address = await listen(settings, where, fixed, engine.protocol)
+            servers.append(server)
+            addresses.append(address)
+        if settings.metrics_listen is not None:
+            server, address = await listen_for_metrics(settings.metrics_listen, engine.metrics_text)
+            servers.append(server)
+            log.info("metrics", listen=address)
+    except SettingsRefused:
+        for server in servers:
+            server.close()
+        raise
+    if settings.open_door:
+        log.warning("OPEN: any local program may use every tenant's credential here; for development only")
+    for address in addresses:
+        log.info("listening", listen=address)
+        ready(address)
+    return servers
+
+
+def _stop_by_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _unlink(settings: SidecarSettings) -> None:
+    for where in (settings.listen, *(each.listen for each in settings.dedicated)):
+        if isinstance(where, Unix):
+            with contextlib.suppress(OSError):
+                where.path.unlink()
+
+
+HELP = """Run the sidecar: it puts a tenant's credential into the requests of the app beside it.
+
+Give an SDK the base URL http://127.0.0.1:15001/~TENANT/CREDENTIAL, and as its token the app's own key.
+
+\b
+Examples:
+  connectors sidecar --server 127.0.0.1:50051 --key-file sidecar.key
+  connectors sidecar --listen unix:/run/connectors/sidecar.sock --key-file sidecar.key
+  connectors sidecar --key-file sidecar.key --map 127.0.0.1:15010=acme/stripe
+  curl -H "Authorization: Bearer $APP_KEY" http://127.0.0.1:15001/~acme/notion/v1/users/me
+"""
+
+
+@click.command(help=HELP)
+@click.option("--listen", envvar="CONNECTORS_SIDECAR_LISTEN", default=DEFAULT_LISTEN, show_default=True,
+              help="Loopback host:port, or unix:/path (mode 0600; needs no app key).")  # fmt: skip
+@click.option("--server", envvar="CONNECTORS_SERVER", default=DEFAULT_SERVER, show_default=True,
+              help="The Connectors server, host:port; https://host:port or --ca-file for TLS.")  # fmt: skip
+@click.option("--key-file", envvar="CONNECTORS_SIDECAR_KEY_FILE", help="File with the sidecar's own API key.")
+@click.option("--open", "open_door", envvar="CONNECTORS_SIDECAR_OPEN", is_flag=True,
+              help="Ask apps for no key. For development only.")  # fmt: skip
+@click.option("--ca-file", envvar="CONNECTORS_CA_FILE", help="PEM file of the CA that signed the server's certificate.")
+@click.option("--upstream-ca", envvar="CONNECTORS_UPSTREAM_CA_FILE",
+              help="PEM file of a CA trusted for upstreams, besides the system's.")  # fmt: skip
+@click.option("--map", "maps", envvar="CONNECTORS_SIDECAR_MAP", multiple=True, metavar="LISTEN=TENANT/CREDENTIAL",
+              help="A listener of its own for one credential, path untouched. Repeatable.")  # fmt: skip
+@click.option("--host-name", "host_names", envvar="CONNECTORS_SIDECAR_HOST_NAMES", multiple=True,
+              help="Another name by which apps may call (in Host). Repeatable.")  # fmt: skip
+@click.option("--metrics-listen", envvar="CONNECTORS_SIDECAR_METRICS_LISTEN", help="Loopback host:port of /-/metrics.")
+@click.option("--log-level", envvar="CONNECTORS_LOG_LEVEL", default="info", show_default=True,
+              type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")  # fmt: skip
+def command(
+    listen: str,
+    server: str,
+    key_file: str | None,
+    open_door: bool,
+    ca_file: str | None,
+    upstream_ca: str | None,
+    maps: tuple[str, ...],
+    host_names: tuple[str, ...],
+    metrics_listen: str | None,
+    log_level: str,
+) -> None:
+    """Parse, run, and say what is wrong in one line."""
+    logs.configure(log_level)
+    try:
+        settings = parse(
+            listen=listen,
+            server=server,
+            key_file=key_file,
+            open_door=open_door,
+            ca_file=ca_file,
+            upstream_ca=upstream_ca,
+            maps=maps,
+            host_names=host_names,
+            metrics_listen=metrics_listen,
+        )
+        uvloop.run(run(settings, lambda address: click.echo(f"sidecar listens on {address}")))
+    except SettingsRefused as refused:
+        raise click.UsageError(str(refused)) from None

@@ -1,0 +1,41 @@
+"""Keeps the cache's doubts up to date: one watch on the server, begun again whenever it breaks. Knows no socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
+from connectors_grpc.logs import get
+from sidecar.leases import Leases
+from sidecar.server import Denied, Unreachable, draw, pause
+
+log = get("sidecar.watch")
+
+
+class Events(Protocol):
+    """Who tells what changed."""
+
+    def events(self) -> AsyncIterator[pb.WatchLeasesResponse]:
+        """One watch until it breaks. Raises: Denied, Unreachable."""
+
+
+async def watch(source: Events, leases: Leases) -> None:
+    """Apply events for ever. Without a live watch every lease is confirmed when its refresh_after_ttl is over."""
+    attempt = 0
+    while True:
+        reason = "ended"
+        try:
+            async for event in source.events():
+                if not leases.watched:
+                    log.info("watch.begun")
+                    leases.watched, attempt = True, 0
+                leases.apply(event)
+        except (Denied, Unreachable) as error:
+            reason = error.reason
+        if leases.watched or attempt == 0:
+            log.warning("watch.broken", reason=reason)
+        leases.watched = False
+        await asyncio.sleep(pause(attempt, draw()))
+        attempt += 1
