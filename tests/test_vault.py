@@ -18,8 +18,6 @@ from tests.laws.documents import DocumentsLaws
 if TYPE_CHECKING:
     from tests.openbao import OpenBao
 
-pytest_plugins = ["tests.openbao"]
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def client(openbao: OpenBao) -> AsyncIterator[VaultClient]:

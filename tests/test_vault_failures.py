@@ -34,8 +34,6 @@ from tests.laws.vault_peer import SECRET_ID, TOKEN, Answer, Asked, VaultPeer, re
 if TYPE_CHECKING:
     from tests.openbao import OpenBao
 
-pytest_plugins = ["tests.openbao"]
-
 DEEP = b"[" * 200_000
 GARBAGE = {
     "no HTTP": b"SSH-2.0-OpenSSH_9.9\r\n\r\n",

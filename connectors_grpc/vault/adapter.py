@@ -90,6 +90,7 @@ class AsyncAdapter(adapters.Adapter):  # type: ignore[misc]  # hvac has no types
         self.base_uri = endpoint.base
         self.token: str | None = None
         self.namespace = settings.namespace
+        self._unreachable = False
         self._transport = httpx2.AsyncHTTPTransport(
             verify=_tls(settings) if endpoint.tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             trust_env=False,
@@ -122,6 +123,12 @@ class AsyncAdapter(adapters.Adapter):  # type: ignore[misc]  # hvac has no types
             raise ValueError("a request to the Vault is at most 1 MiB")
         return self._exchange(method.upper(), target, headers or {}, body)
 
+    def note_unreachable(self, error: str) -> None:
+        """Say so once, and not again for every call until it answers."""
+        if not self._unreachable:
+            self._unreachable = True
+            log.warning("vault_unreachable", error=error)
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._transport.aclose()
@@ -135,9 +142,12 @@ class AsyncAdapter(adapters.Adapter):  # type: ignore[misc]  # hvac has no types
             finally:
                 await response.aclose()
         except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-            log.warning("vault_unreachable", error=type(error).__name__)
+            self.note_unreachable(type(error).__name__)
             # `from None`: the library's error holds the request, with our token in it.
             raise VaultUnavailable from None
+        if self._unreachable:
+            self._unreachable = False
+            log.info("vault_reachable")
         return Reply(response.status_code, content, _retry_after(response.headers))
 
     def _headers(self, given: Mapping[str, str]) -> dict[str, str]:

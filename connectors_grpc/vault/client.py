@@ -62,7 +62,7 @@ class VaultClient:
                 if reply.status == _FORBIDDEN and await self._session.replace(token):
                     reply = await request()
         except TimeoutError:
-            log.warning("vault_unreachable", error="TimeoutError")
+            self.adapter.note_unreachable("TimeoutError")
             raise VaultUnavailable from None
         if reply.status not in _ANSWERS:
             log.warning("vault_not_serving", http_status=reply.status)

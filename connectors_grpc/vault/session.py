@@ -18,6 +18,7 @@ from connectors_grpc.vault.settings import VaultMisconfigured
 log = logs.get("vault")
 _FORBIDDEN: Final = 403
 _RENEW_AT: Final = 2 / 3
+_MIN_PAUSE: Final = 0.5
 _MAX_PAUSE: Final = 15.0
 _REFUSED_PAUSE: Final = 1.0
 _PARTING: Final = 1.0
@@ -59,14 +60,15 @@ class Session:
         """The token that the next call will carry.  Raises: VaultUnavailable."""
         if self._adapter.token is None:
             self._raise(await self._join(self._log_in()))
-        assert self._adapter.token is not None
+        if self._adapter.token is None:
+            raise VaultUnavailable
         return self._adapter.token
 
     async def replace(self, refused: str) -> bool:
         """After a 403: whether another token is there now, and the call is worth one more try.  Raises: VaultUnavailable."""
         if self._adapter.token == refused:
             self._raise(await self._join(self._verify(refused)))
-        return self._adapter.token != refused
+        return self._adapter.token not in (refused, None)
 
     async def close(self) -> None:
         """Stop keeping the token, and end it if it is ours."""
@@ -154,7 +156,7 @@ class Session:
             return min(2.0 ** (self._failures - 1), _MAX_PAUSE)
         if self._grant is None:
             return 1.0
-        return self._grant.ttl * _RENEW_AT if self._grant.ttl else None
+        return max(self._grant.ttl * _RENEW_AT, _MIN_PAUSE) if self._grant.ttl else None
 
     async def _renew(self) -> Failure | None:
         grant = self._grant
