@@ -108,6 +108,18 @@ async def test_garbage_is_a_vault_that_is_not_available(answer: Answer, tmp_path
         await every_call_fails(client)
 
 
+@pytest.mark.parametrize(
+    "name", ["denied", "throttled", "broken", "sealed", "a teapot", "an empty bad request", "hung up"]
+)
+async def test_what_was_not_done_is_not_reported_as_done(name: str, tmp_path: Path) -> None:
+    """Purging, creating and shredding answer without a body: only 200 and 204 count."""
+    async with vault_peer(usual(lambda _: GARBAGE[name])) as peer, client_of(peer, tmp_path) as client:
+        documents, ciphers = VaultDocuments(client), VaultCiphers(client)
+        for call in (documents.purge("a/b"), ciphers.create_key("k"), ciphers.shred_key("k")):
+            with pytest.raises(VaultUnavailable):
+                await call
+
+
 def then_close(content: bytes) -> Answer:
     """Write it and hang up."""
 

@@ -273,10 +273,10 @@ async def test_a_refused_token_is_replaced_once_a_call_however_many_callers(tmp_
 
 
 async def test_a_token_is_renewed_before_it_ends(tmp_path: Path) -> None:
-    """At two thirds of its second, again and again, without a new login."""
+    """At two thirds of its time, again and again, without a new login."""
 
     def script(asked: Asked) -> Answer:
-        return granted(ttl=1) if asked.target in (LOGIN, RENEW) else reply(204)
+        return granted(ttl=0.5) if asked.target in (LOGIN, RENEW) else reply(204)
 
     async with vault_peer(script) as peer, connect(settings_of(peer, tmp_path)):
         await peer.until(RENEW, 2)
@@ -289,7 +289,7 @@ async def test_when_renewal_is_refused_or_runs_out_we_log_in_again(answer: bytes
 
     def script(asked: Asked) -> Answer:
         if asked.target == LOGIN:
-            return granted(ttl=1)
+            return granted(ttl=0.5)
         return answer if asked.target == RENEW else reply(204)
 
     async with vault_peer(script) as peer, connect(settings_of(peer, tmp_path)):
@@ -304,7 +304,7 @@ async def test_a_renewal_that_fails_is_tried_again(answer: Answer, tmp_path: Pat
     def script(asked: Asked) -> Answer:
         if asked.target == RENEW:
             return answer if peer.count(RENEW) == 1 else granted(ttl=3600)
-        return granted(ttl=1) if asked.target == LOGIN else EMPTY
+        return granted(ttl=0.5) if asked.target == LOGIN else EMPTY
 
     async with vault_peer(script) as peer, connect(settings_of(peer, tmp_path)) as client:
         await peer.until(RENEW, 1)
@@ -373,3 +373,34 @@ async def test_an_error_in_the_block_comes_out_as_it_is(tmp_path: Path) -> None:
         with pytest.raises(KeyError):
             async with connect(settings_of(peer, tmp_path)):
                 raise KeyError("mine")
+
+
+@pytest.mark.parametrize("answer", [None, reply(503), reply(200, {"data": {}})])
+async def test_when_it_can_not_be_told_whether_the_token_is_good_it_is_kept(answer: Answer, tmp_path: Path) -> None:
+    """A 403 and then no answer to the look-up: the call fails, nobody logs in, the token stays."""
+
+    def script(asked: Asked) -> Answer:
+        if asked.target in (LOGIN, REVOKE):
+            return granted()
+        return answer if asked.target == LOOKUP else DENIED
+
+    async with vault_peer(script) as peer, connect(settings_of(peer, tmp_path)) as client:
+        with pytest.raises(VaultUnavailable):
+            await reads(client)
+        assert client.authenticated
+        assert peer.count(LOGIN) == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 503])
+async def test_a_token_file_whose_token_is_refused_says_so(status: int, tmp_path: Path) -> None:
+    """Refused is an operator's matter; not being served is waited for."""
+    (tmp_path / "token").write_text("s.token")
+    async with vault_peer(lambda _: reply(status, {"errors": ["x"]})) as peer:
+        settings = VaultSettings(address=peer.address, token_file=tmp_path / "token")
+        if status == 503:
+            async with connect(settings) as client:
+                assert not client.authenticated
+        else:
+            with pytest.raises(VaultMisconfigured, match="token file"):
+                async with connect(settings):
+                    pass

@@ -153,7 +153,7 @@ class Session:
     def _pause(self) -> float | None:
         """Seconds until the next step; None while there is none to take."""
         if self._failures:
-            return min(2.0 ** (self._failures - 1), _MAX_PAUSE)
+            return min(_MIN_PAUSE * 2.0 ** min(self._failures - 1, 16), _MAX_PAUSE)
         if self._grant is None:
             return 1.0
         return max(self._grant.ttl * _RENEW_AT, _MIN_PAUSE) if self._grant.ttl else None

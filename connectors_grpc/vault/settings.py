@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
+
+from connectors_grpc.addresses import is_loopback
 
 DEFAULT_TIMEOUT: Final = 5.0
 MAX_TIMEOUT: Final = 60.0
@@ -86,16 +87,6 @@ def parse_address(address: str) -> Endpoint:
         raise VaultMisconfigured("The Vault's address is not loopback and not https: tokens would cross in plain text.")
     name = f"[{host}]" if ":" in host else host
     return Endpoint(f"{url.scheme}://{name}" + (f":{port}" if port else ""))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine: `localhost`, 127.0.0.0/8 or ::1.  Source: RFC 6761 section 6.3, RFC 1122."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_origin(url: SplitResult, host: str) -> bool:

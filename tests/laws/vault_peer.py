@@ -38,7 +38,7 @@ def reply(status: int, body: object = None, *headers: str) -> bytes:
     return "\r\n".join(head).encode() + b"\r\n\r\n" + content
 
 
-def granted(token: str = TOKEN, ttl: int = 3600, policies: tuple[str, ...] = ("connectors-server",)) -> bytes:
+def granted(token: str = TOKEN, ttl: float = 3600, policies: tuple[str, ...] = ("connectors-server",)) -> bytes:
     """The answer to a login."""
     fields = {"client_token": token, "policies": list(policies), "lease_duration": ttl, "renewable": True}
     return reply(200, {"auth": fields})
