@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import cast
@@ -16,13 +14,14 @@ from connectors_grpc.cli.base import ExampleCommand, json_option, pass_session
 from connectors_grpc.cli.connection import PAGE, KeyUnusable, Session, default_key_file, others_may_read, walk
 from connectors_grpc.cli.credential import every, state_of
 from connectors_grpc.cli.errors import FAILED, read
-from connectors_grpc.cli.health import is_serving
+from connectors_grpc.cli.health import http_status, is_serving
 from connectors_grpc.cli.output import Output
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2, tenant_service_pb2
 from connectors_grpc.gen.connectors.v1.error_reason_pb2 import ERROR_REASON_OAUTH_CLIENT_REFUSED
 
 MOST_TENANTS = 1_000
 MOST_CREDENTIALS = 10_000
+PROBE_TIMEOUT = 5.0
 OK = 200
 _S = credential_service_pb2.Credential
 
@@ -115,30 +114,16 @@ def _vault(session: Session) -> Finding:
 def _sidecar(text: str) -> Finding:
     what = f"sidecar {text}"
     try:
-        status = _get_status(Address.parse(text), "/-/readyz")
+        status = http_status(Address.parse(text), "/-/readyz", PROBE_TIMEOUT)
     except AddressInvalid as error:
         return Finding(what, "its address is malformed", f"--sidecar: {error}")
-    except (OSError, http.client.HTTPException):
+    if status is None:
         return Finding(what, "it can't be reached", "Start it (`connectors sidecar --help`), or say --sidecar none.")
     if status != OK:
         return Finding(
             what, f"it is not ready ({status})", "It does not reach the server, or its key is refused: see its log."
         )
     return Finding(what)
-
-
-def _get_status(address: Address, path: str) -> int:
-    """The status of one GET.  Bounds: 5 s for each wait.  Raises: OSError, HTTPException."""
-    connection = http.client.HTTPConnection(address.host or "localhost", address.port or 80, timeout=5)
-    if address.path:
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.settimeout(5)
-        connection.sock.connect(address.path)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status
-    finally:
-        connection.close()
 
 
 def _credentials(session: Session, tenant: str | None) -> Iterator[Finding]:

@@ -120,17 +120,24 @@ def up(config: Path | None, verbose: bool, **flags: Any) -> None:
 def serve(config: Path | None, **flags: Any) -> None:
     """Run the server alone, on an existing Vault or OpenBao."""
     settings = loaded(ServerSettings, config, flags)
-    if settings.vault_addr is None:
+    if settings.vault_addr is None and not (settings.state_dir / "vault" / "bao.sock").exists():
         raise SettingsRefused(
             "vault_addr is not set: give --vault-addr, or run `connectors up`, which brings a Vault along."
         )
     try:
         from connectors_grpc import app
+        from connectors_grpc.errors import ConnectorsError
+        from connectors_grpc.vault import VaultMisconfigured
     except ModuleNotFoundError as error:
         raise click.ClickException(missing_package("serve", error)) from None
     logs.configure(settings.log_level)
     log = logs.get("server")
-    run_process(app.serve(settings, lambda: log.info("ready", listen=str(settings.grpc_listen))))
+    try:
+        run_process(app.serve(settings, lambda: log.info("ready", listen=str(settings.grpc_listen))))
+    except VaultMisconfigured as error:
+        raise SettingsRefused(str(error)) from None
+    except ConnectorsError as error:
+        raise click.ClickException(f"{error.reason}: {error.meaning.text}") from None
 
 
 @click.command(
