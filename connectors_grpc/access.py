@@ -77,30 +77,38 @@ class Access:
         scope = Scope(new.tenants, frozenset(new.credentials) if new.credentials is not None else None)  # type: ignore[arg-type]
         if not policy.may_create_key(caller, new.roles, scope):
             raise policy.denied()
-        key, text = await self._create(new, scope)
-        self._audit.record("CreateApiKey", caller=caller.id, target=key.id, result="created")
-        return key, text
-
-    async def bootstrap(self, key_id: KeyId, role: Role) -> tuple[ApiKey, Secret] | None:
-        """A key for everything, made by the platform itself at its first start; None if there is one of that id."""
-        if await self._read(key_id) is not None:
-            return None
-        new = NewKey(key_id, f"{role} key of the first start", frozenset((role,)), None, None, None)
-        made = await self._create(new, Scope(None))
-        self._audit.record("CreateApiKey", caller="bootstrap", target=key_id, result="created")
-        return made
-
-    async def _create(self, new: NewKey, scope: Scope) -> tuple[ApiKey, Secret]:
         if not new.roles:
             raise invalid("api_key.roles", "at least one role is wanted")
         key_id = new.id or KeyId(f"k{secrets.token_hex(8)}")
-        text = f"cnk_{key_id}_{secrets.token_urlsafe(32)}"
+        text = self.new_text(key_id)
+        key = await self._create(new, scope, key_id, text)
+        self._audit.record("CreateApiKey", caller=caller.id, target=key.id, result="created")
+        return key, text
+
+    @staticmethod
+    def new_text(key_id: KeyId) -> Secret:
+        """A key's text."""
+        return Secret(f"cnk_{key_id}_{secrets.token_urlsafe(32)}")
+
+    async def bootstrap(self, key_id: KeyId, role: Role, text: Secret) -> bool:
+        """A key for everything, made by the platform itself at its first start; False if there is one of that id."""
+        new = NewKey(key_id, f"{role} key of the first start", frozenset((role,)), None, None, None)
+        try:
+            await self._create(new, Scope(None), key_id, text)
+        except ConnectorsError as error:
+            if error.reason is Reason.ALREADY_EXISTS:
+                return False
+            raise
+        self._audit.record("CreateApiKey", caller="bootstrap", target=key_id, result="created")
+        return True
+
+    async def _create(self, new: NewKey, scope: Scope, key_id: KeyId, text: Secret) -> ApiKey:
         key = ApiKey(
             id=key_id,
             display_name=new.display_name,
             roles=new.roles,
             scope=scope,
-            sha256=hashlib.sha256(text.encode()).hexdigest(),
+            sha256=hashlib.sha256(text.reveal().encode()).hexdigest(),
             create_time=self._clock.now(),
             expire_time=new.expire_time,
         )
@@ -109,7 +117,7 @@ class Access:
         except Conflict:
             raise ConnectorsError(Reason.ALREADY_EXISTS, {"key": key_id}) from None
         self._recent.drop(key_id)
-        return replace(key, version=version), Secret(text)
+        return replace(key, version=version)
 
     async def list(self, caller: ApiKey, *, after: str, limit: int) -> KeyPage:
         """Keys that lie within the caller's scope, by id."""

@@ -1,0 +1,227 @@
+"""The composition root: the only module that names concrete classes. Read it to see how the server is put together."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+
+import uvicorn
+
+from connectors_grpc import logs
+from connectors_grpc.access import Access
+from connectors_grpc.audit import LogAudit
+from connectors_grpc.bootstrap import bootstrap_keys
+from connectors_grpc.boundary import Boundary
+from connectors_grpc.catalogue import load_catalogue
+from connectors_grpc.changes import ChangeFeed
+from connectors_grpc.clock import SystemClock
+from connectors_grpc.credentials.connecting import Connecting
+from connectors_grpc.credentials.flows import Flows
+from connectors_grpc.credentials.keeping import Keeper
+from connectors_grpc.credentials.leasing import Leasing
+from connectors_grpc.credentials.managing import Managing
+from connectors_grpc.credentials.refreshing import Refreshing
+from connectors_grpc.deleting import Deleting
+from connectors_grpc.errors import ConnectorsError
+from connectors_grpc.http.app import Health, HttpFace
+from connectors_grpc.integrations import Integrations
+from connectors_grpc.outbound import HttpOutbound
+from connectors_grpc.proxying import Proxying
+from connectors_grpc.rpc.access_service import AccessServicer
+from connectors_grpc.rpc.credential_service import CredentialServicer
+from connectors_grpc.rpc.integration_service import IntegrationServicer
+from connectors_grpc.rpc.proxy_service import ProxyServicer
+from connectors_grpc.rpc.server import GrpcServer, Servicers
+from connectors_grpc.rpc.tenant_service import TenantServicer
+from connectors_grpc.settings import ServerSettings
+from connectors_grpc.tenants import Tenants
+from connectors_grpc.vault import VaultCiphers, VaultClient, VaultDocuments, VaultSettings, connect
+from connectors_grpc.watching import Watching
+
+SWEEP_EVERY = 600.0
+GRACE = 10.0
+log = logs.get("server")
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Every use case, wired. Lives as long as the process."""
+
+    access: Access
+    servicers: Servicers
+    connecting: Connecting
+    flows: Flows
+    deleting: Deleting
+
+
+@asynccontextmanager
+async def platform(settings: ServerSettings, vault: VaultClient) -> AsyncIterator[Platform]:
+    """The use cases over one Vault. Leaving waits for refreshes under way: what a provider answered is stored."""
+    clock, audit, changes = SystemClock(), LogAudit(), ChangeFeed()
+    records, secrets = VaultDocuments(vault, mount="connectors"), VaultDocuments(vault, mount="secret")
+    platform_cipher, cipher = VaultCiphers(vault, mount="connectors-transit"), VaultCiphers(vault, mount="transit")
+    outbound = HttpOutbound(ca_file=settings.outbound_ca_file)
+
+    access = Access(records, changes, audit, clock)
+    tenants = Tenants(records, cipher, changes, audit, clock)
+    integrations = Integrations(records, platform_cipher, load_catalogue(), audit, clock)
+    keeper = Keeper(secrets, cipher, clock)
+    refreshing = Refreshing(keeper, integrations, outbound, changes, audit, clock)
+    managing = Managing(tenants, integrations, keeper, outbound, changes, audit, clock)
+    leasing = Leasing(tenants, integrations, refreshing, access, audit, clock)
+    proxying = Proxying(leasing, outbound, audit)
+    flows = Flows(records, clock)
+    connecting = Connecting(
+        flows, tenants, integrations, managing, platform_cipher, outbound, audit, clock, settings.base_url
+    )
+    deleting = Deleting(tenants, managing, keeper, records, audit, clock)
+    servicers = Servicers(
+        TenantServicer(tenants, deleting),
+        IntegrationServicer(integrations, tenants),
+        CredentialServicer(tenants, integrations, connecting, managing, refreshing, leasing, proxying),
+        ProxyServicer(proxying, leasing, Watching(changes, access)),
+        AccessServicer(access, tenants),
+    )
+    try:
+        async with refreshing.flights:
+            yield Platform(access, servicers, connecting, flows, deleting)
+    finally:
+        await outbound.aclose()
+
+
+@asynccontextmanager
+async def running(settings: ServerSettings) -> AsyncIterator[GrpcServer]:
+    """The whole server, up: both ports answer and the first keys are there. Leaving stops it in order."""
+    async with AsyncExitStack() as stack:
+        vault = await stack.enter_async_context(connect(vault_settings(settings)))
+        built = await stack.enter_async_context(platform(settings, vault))
+        if settings.bootstrap_keys is not None:
+            await bootstrap_keys(built.access, settings.bootstrap_keys)
+        server = GrpcServer(built.servicers, Boundary(built.access), settings)
+        await server.start()
+        stack.push_async_callback(server.stop, GRACE)
+        face = HttpFace(built.connecting, _healthy(vault), secure=settings.base_url.startswith("https:"))
+        await stack.enter_async_context(_http(face, settings))
+        await stack.enter_async_context(_sweeping(built))
+        stack.push_async_callback(server.drain)
+        yield server
+
+
+async def serve(settings: ServerSettings, ready: Callable[[], None]) -> None:
+    """Run until SIGTERM or SIGINT, then stop: NOT_SERVING first, no new calls, those under way, then cut."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running(settings):
+        log.info("serving", listen=str(settings.grpc_listen), address=settings.base_url)
+        ready()
+        await stop.wait()
+        log.info("stopping")
+
+
+def vault_settings(settings: ServerSettings) -> VaultSettings:
+    """The server's settings as the adapter's: an address of its own, or the embedded OpenBao's socket."""
+    return VaultSettings(
+        address=settings.vault_addr or f"unix://{settings.state_dir / 'vault' / 'bao.sock'}",
+        role_id=settings.vault_role_id or "",
+        secret_id_file=settings.vault_secret_id_file
+        or (None if settings.vault_token_file else settings.state_dir / "vault" / "approle.json"),
+        token_file=settings.vault_token_file,
+        ca_file=settings.vault_ca_file,
+        namespace=settings.vault_namespace or "",
+    )
+
+
+def _healthy(vault: VaultClient) -> Health:
+    async def healthy() -> bool:
+        try:
+            health = await vault.health()
+        except ConnectorsError:
+            return False
+        return health.initialized and not health.sealed
+
+    return healthy
+
+
+@asynccontextmanager
+async def _http(face: HttpFace, settings: ServerSettings) -> AsyncIterator[None]:
+    """uvicorn, without its access log (it prints `code` and `state`) and without its signal handlers."""
+    config = uvicorn.Config(
+        face.application(),
+        host=settings.http_listen.host,
+        port=settings.http_listen.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        limit_concurrency=500,
+        h11_max_incomplete_event_size=16384,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=5,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    server = _Uvicorn(config)
+    task = asyncio.create_task(server.serve())
+    up = asyncio.create_task(server.up.wait())
+    await asyncio.wait((task, up), return_when=asyncio.FIRST_COMPLETED)
+    up.cancel()
+    if task.done():
+        raise OSError(
+            f"{settings.http_listen} can't be listened on: is the port in use? Choose another by --http-listen."
+        )
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+class _Uvicorn(uvicorn.Server):
+    """Says when it listens; leaves signals to `serve`, and a port that is taken to its caller."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None are."""
+        yield
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Run; a port that is taken ends it at once."""
+        with suppress(SystemExit):
+            await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self.up.set()
+
+
+@asynccontextmanager
+async def _sweeping(built: Platform) -> AsyncIterator[None]:
+    """Now and then, remove what nobody comes back for. A Vault that is down is tried again next time."""
+
+    async def sweep() -> None:
+        while True:
+            with suppress(ConnectorsError):
+                await built.flows.sweep()
+                await built.deleting.sweep()
+            await asyncio.sleep(SWEEP_EVERY)
+
+    task = asyncio.create_task(sweep())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
