@@ -82,18 +82,12 @@ def parse_token_reply(reply: HttpReply, oauth: OAuth, now: datetime) -> TokenRep
     error = _error(document, reply.status)
     if error is not None:
         raise _typed(error, retry_after(reply, now))
-    access_token, refresh_token = document.get("access_token"), document.get("refresh_token")
-    if not _is_token(access_token):
-        raise Malformed(problem="access_token")
-    if refresh_token not in (None, "") and not _is_token(refresh_token):
-        raise Malformed(problem="refresh_token")
-    token_type = document.get("token_type")
     return TokenReply(
-        access_token=Secret(access_token),
-        refresh_token=Secret(refresh_token) if refresh_token else None,
+        access_token=_token(document.get("access_token"), "access_token"),
+        refresh_token=_token(document["refresh_token"], "refresh_token") if document.get("refresh_token") else None,
         expires_in=_expires_in(document.get("expires_in")),
         scopes=_scopes(document.get("scope"), oauth.scope_separator),
-        token_type=_token_type(token_type),
+        token_type=_token_type(document.get("token_type")),
         extra=_extra(document),
     )
 
@@ -172,8 +166,10 @@ def _typed(error: str, wait: float | None) -> TokenError:
     return RequestRefused(known_error(error))
 
 
-def _is_token(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= LONGEST_TOKEN and _TOKEN.fullmatch(value) is not None
+def _token(value: object, name: str) -> Secret:
+    if not isinstance(value, str) or len(value) > LONGEST_TOKEN or _TOKEN.fullmatch(value) is None:
+        raise Malformed(problem=name)
+    return Secret(value)
 
 
 def _expires_in(value: object) -> timedelta | None:

@@ -1,0 +1,283 @@
+"""HTTP to third parties: the address that was checked is the one dialled, and nothing is followed, kept or unpacked.
+
+Built on httpcore2, the transport below httpx2: a client above it would bring redirects, cookies, proxies from the environment,
+normalised URLs and merged headers, each to be switched off. Knows nothing of OAuth, tenants or credentials.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import certifi
+import httpcore2
+
+from connectors_grpc.errors import ConnectorsError, Reason, invalid
+from connectors_grpc.inject import authority
+from connectors_grpc.inject.address import allowed_addresses
+from connectors_grpc.ports import HttpReply, HttpRequest
+
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Gives the IP addresses of a host, in the order to try them. Raises: OSError."""
+
+MOST_CONNECTIONS = 100
+MOST_IDLE = 20
+IDLE_TTL = 15.0
+MOST_ADDRESSES = 4
+"""Of one name, so many are tried, each with an even share of the time."""
+_URL = re.compile(r"https?://[\x21\x24-\x7e]+")
+_OURS = frozenset(("host", "content-length", "transfer-encoding", "connection"))
+_WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "DELETE", "TRACE"))
+
+
+class HttpOutbound:
+    """`ports.Outbound` over a bounded pool of kept-alive connections, HTTP/1.1.
+
+    Connections that were dialled under `allow_private_addresses` have a pool of their own: a request without it never meets
+    them. TLS is verified against the system's roots (certifi's where the system has none) and those of `ca_file`.
+    Open for the process's life; `aclose` ends it.
+    """
+
+    def __init__(self, *, ca_file: Path | None = None, resolve: Resolver | None = None) -> None:
+        silence_http_libraries()
+        context = tls_context(ca_file)
+        self._public, self._private = (
+            httpcore2.AsyncConnectionPool(
+                ssl_context=context,
+                max_connections=MOST_CONNECTIONS,
+                max_keepalive_connections=MOST_IDLE,
+                keepalive_expiry=IDLE_TTL,
+                network_backend=_PinningBackend(resolve or resolve_by_system, private=private),
+            )
+            for private in (False, True)
+        )
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        """Send once; the whole exchange takes at most `request.timeout` seconds.
+
+        `Host`, `Content-Length` and `Connection` are set here; all other header lines go out as given, in order. The reply's
+        come back as they came. An error's `sent` says whether the request may have reached the provider (`no`, `maybe`), its
+        `problem` what happened; neither they nor anything logged has a path, a query, a header or a body.
+        Raises: ADDRESS_NOT_ALLOWED, PROVIDER_UNAVAILABLE, BODY_TOO_LARGE; INVALID_FIELD for what can't be sent as HTTP.
+        """
+        progress = _Progress()
+        prepared = _prepare(request, progress)
+        where = authority(request.url)
+        pool = self._private if request.allow_private_addresses else self._public
+        try:
+            async with asyncio.timeout(request.timeout):
+                reply = await _exchange(pool, prepared, request.max_body)
+        except (TimeoutError, OSError, UnicodeError, _AddressRefused, _TooLarge, *_FAILURES) as error:
+            failure = _refusal(error, where, progress, request.max_body)
+        else:
+            return reply
+        raise failure  # outside of `except`, so that no library's exception, which may quote the peer, hangs on it
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._public.aclose()
+        await self._private.aclose()
+
+
+class _AddressRefused(Exception):
+    """A resolved address is private or reserved."""
+
+
+class _TooLarge(Exception):
+    """The reply's body is above the bound."""
+
+
+_FAILURES = (
+    httpcore2.TimeoutException,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.UnsupportedProtocol,
+    ssl.SSLError,
+)
+
+
+class _Progress:
+    """How far an exchange came, told by the transport's trace hook, whose details (headers, bodies) are not looked at."""
+
+    sent = False
+
+    async def __call__(self, name: str, _details: object) -> None:
+        if name == "http11.send_request_headers.started":
+            self.sent = True
+
+
+def _prepare(request: HttpRequest, progress: _Progress) -> httpcore2.Request:
+    """The request as the transport wants it. Raises: INVALID_FIELD."""
+    parts, port = _split(request.url)
+    if not request.method.isascii() or request.method == "CONNECT":
+        raise invalid("method", "an HTTP method other than CONNECT")
+    headers = [(b"Host", authority(request.url).encode("ascii"))]
+    try:
+        headers += [(k.encode("ascii"), v.encode("latin-1")) for k, v in request.headers if k.lower() not in _OURS]
+    except UnicodeEncodeError:
+        headers = []
+    if not headers:
+        raise invalid("headers", "names in ASCII, values in Latin-1")
+    if request.body or request.method not in _WITHOUT_BODY:
+        headers.append((b"Content-Length", str(len(request.body)).encode("ascii")))
+    rest = request.url[len(f"{parts.scheme}://{parts.netloc}") :]
+    target = rest if rest.startswith("/") else f"/{rest}"
+    return httpcore2.Request(
+        request.method.encode("ascii"),
+        httpcore2.URL(
+            scheme=parts.scheme.encode("ascii"),
+            host=(parts.hostname or "").encode("ascii"),
+            port=port,
+            target=target.encode("ascii"),
+        ),
+        headers=headers,
+        content=request.body,
+        extensions={"timeout": {"connect": request.timeout}, "trace": progress},
+    )
+
+
+def _split(url: str) -> tuple[SplitResult, int]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if not port or not parts.hostname or "@" in parts.netloc or _URL.fullmatch(url) is None:
+        raise invalid("url", "an absolute http or https URL of visible ASCII characters, without user info")
+    return parts, port
+
+
+async def _exchange(pool: httpcore2.AsyncConnectionPool, request: httpcore2.Request, max_body: int) -> HttpReply:
+    response = await pool.handle_async_request(request)
+    try:
+        if response.status < 200:
+            raise httpcore2.RemoteProtocolError("an upgrade that nobody asked for")
+        body = bytearray()
+        async with contextlib.aclosing(response.aiter_stream()) as parts:
+            async for part in parts:
+                body += part
+                if len(body) > max_body:
+                    raise _TooLarge
+    finally:
+        await response.aclose()
+    headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers)
+    return HttpReply(response.status, headers, bytes(body))
+
+
+def _refusal(error: Exception, where: str, progress: _Progress, max_body: int) -> ConnectorsError:
+    match error:
+        case _AddressRefused():
+            return ConnectorsError(Reason.ADDRESS_NOT_ALLOWED, {"host": where})
+        case _TooLarge():
+            return ConnectorsError(Reason.BODY_TOO_LARGE, {"host": where, "limit_bytes": str(max_body)})
+        case httpcore2.LocalProtocolError():
+            return invalid("headers", "a method and header lines as RFC 9110 has them: no CR, LF or NUL")
+        case TimeoutError() | httpcore2.TimeoutException():
+            problem = "timeout"
+        case ssl.SSLError():
+            problem = "tls"
+        case httpcore2.ConnectError() if error.args and isinstance(error.args[0], ssl.SSLError):
+            problem = "tls"
+        case socket.gaierror() | UnicodeError():
+            problem = "name"
+        case httpcore2.ConnectError() | OSError():
+            problem = "unreachable"
+        case _:
+            problem = "protocol"
+    details = {"host": where, "problem": problem, "sent": "maybe" if progress.sent else "no"}
+    return ConnectorsError(Reason.PROVIDER_UNAVAILABLE, details)
+
+
+class _PinningBackend(httpcore2.AsyncNetworkBackend):
+    """Resolves, checks and dials in one place: what passed the check is what is dialled (attacks 11 and 12).
+
+    TLS above it still verifies the host's name, which the transport keeps for that.
+    """
+
+    def __init__(self, resolve: Resolver, *, private: bool) -> None:
+        self._resolve = resolve
+        self._allow_private = private
+        self._dialler = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        resolved = await self._resolve(host, port)
+        addresses = allowed_addresses(resolved, private=self._allow_private)[:MOST_ADDRESSES]
+        if not addresses:
+            raise _AddressRefused if resolved else socket.gaierror("no address")
+        share = None if timeout is None else timeout / len(addresses)
+        last: Exception | None = None
+        for address in addresses:
+            try:
+                return _Stream(await self._dialler.connect_tcp(address, port, share, local_address, socket_options))
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                last = error
+        raise last or OSError("no address")
+
+
+class _Stream(httpcore2.AsyncNetworkStream):
+    """A dialled connection that does not outlive a TLS handshake which was cancelled; the transport would leave it open."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self.read = stream.read  # type: ignore[method-assign]
+        self.write = stream.write  # type: ignore[method-assign]
+        self.aclose = stream.aclose  # type: ignore[method-assign]
+        self.get_extra_info = stream.get_extra_info  # type: ignore[method-assign]
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            await self._stream.aclose()
+            raise
+
+
+async def resolve_by_system(host: str, port: int) -> Sequence[str]:
+    """The system's resolver; it also reads `127.1` and its kind, so that those are checked as what they mean."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    except UnicodeError:
+        raise socket.gaierror("no DNS name") from None
+    return [str(address[0]) for *_, address in found]
+
+
+def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
+    """Verifying, TLS 1.2 or newer; `ca_file` adds roots to the system's, it does not replace them."""
+    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile is None and paths.capath is None:
+        context.load_verify_locations(cafile=certifi.where())
+    if ca_file is not None:
+        context.load_verify_locations(cafile=ca_file)
+    return context
+
+
+def silence_http_libraries() -> None:
+    """Keep libraries' traces out of every log: at DEBUG and INFO they write whole URLs, headers and cookies."""
+    for name in (
+        "httpcore2",
+        "httpx2",
+        "httpcore2.connection",
+        "httpcore2.http11",
+        "httpcore2.http2",
+        "httpcore2.proxy",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)
