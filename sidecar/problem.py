@@ -38,7 +38,7 @@ TEXT: Mapping[str, tuple[int, str]] = {
     ),
     "NEEDS_REAUTH": (
         401,
-        "The provider refuses the credential, so a person must connect again: show the link of CredentialService.StartAuthorization.",
+        "The provider refuses the credential: call CredentialService.StartAuthorization, and let a person follow its link.",
     ),
     "CREDENTIAL_EXPIRED": (
         401,

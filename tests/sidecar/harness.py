@@ -1,0 +1,471 @@
+"""A world for the sidecar: a raw upstream that records, a real gRPC server that hands out leases, and raw sockets as the app."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
+from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
+from connectors_grpc.secret import Secret
+from sidecar.limits import Limits
+from sidecar.main import run
+from sidecar.route import Credential, Fixed, Tenant
+from sidecar.server import Address
+from sidecar.settings import Dedicated, SidecarSettings, Tcp, Unix
+
+SOON = 10.0
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
+SIDECAR_KEY = "cnk_sidecar-1_" + "s" * 43
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An app's key."""
+
+    key_id: str = "app-1"
+    text: str = field(default_factory=lambda: "cnk_app-1_" + secrets.token_urlsafe(32))
+
+    @classmethod
+    def of(cls, key_id: str) -> Key:
+        """A new key of that id."""
+        return cls(key_id, f"cnk_{key_id}_{secrets.token_urlsafe(32)}")
+
+    @property
+    def bearer(self) -> bytes:
+        """As an SDK sends it."""
+        return b"Authorization: Bearer " + self.text.encode() + b"\r\n"
+
+    @property
+    def sha256(self) -> bytes:
+        """Its proof."""
+        return hashlib.sha256(self.text.encode()).digest()
+
+    def basic(self, user: str = "") -> bytes:
+        """As user or password of Basic."""
+        pair = f"{user}:{self.text}" if user else f"{self.text}:"
+        return b"Authorization: Basic " + base64.b64encode(pair.encode()) + b"\r\n"
+
+
+# --- the provider
+
+
+@dataclass(slots=True)
+class Got:
+    """One request as it came."""
+
+    connection: int
+    head: bytes
+    body: bytes
+
+    @property
+    def line(self) -> bytes:
+        """The request line."""
+        return self.head.partition(b"\r\n")[0]
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Every value of a header."""
+        pairs = [line.partition(b":") for line in self.head.split(b"\r\n")[1:] if line]
+        return [value.strip() for key, _, value in pairs if key.lower() == name.lower()]
+
+
+Handler = Callable[[Got, asyncio.StreamWriter], Awaitable[bytes | None]]
+
+
+@dataclass(slots=True)
+class Provider:
+    """An upstream on a raw socket. `replies` are used up first, then `reply`; `on_head` is called before the body is read."""
+
+    port: int = 0
+    got: list[Got] = field(default_factory=list)
+    connections: int = 0
+    open: int = 0
+    replies: list[bytes | Handler] = field(default_factory=list)
+    reply: bytes | Handler = OK
+    on_head: Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]] | None = None
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        self.connections += 1
+        self.open += 1
+        number = self.connections
+        self.writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if self.on_head is not None and await self.on_head(head, reader, writer):
+                    return
+                got = Got(number, head, await read_body(head, reader))
+                self.got.append(got)
+                reply = self.replies.pop(0) if self.replies else self.reply
+                data = reply if isinstance(reply, bytes) else await reply(got, writer)
+                if data is None:
+                    return
+                writer.write(data)
+                await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            return
+        finally:
+            self.open -= 1
+            self.writers.discard(writer)
+            self.tasks.discard(task)
+            writer.close()
+
+
+async def read_body(head: bytes, reader: asyncio.StreamReader) -> bytes:
+    """A body after a head, chunks joined, trailers last."""
+    lower = head.lower()
+    if b"\r\ntransfer-encoding: chunked" in lower:
+        body = b""
+        while True:
+            size = int((await reader.readuntil(b"\r\n")).strip().partition(b";")[0], 16)
+            if size == 0:
+                while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+                    body += line
+                return body
+            body += (await reader.readexactly(size + 2))[:-2]
+    for line in lower.split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return await reader.readexactly(int(line[15:]))
+    return b""
+
+
+# --- the server
+
+
+class Leaser(stubs.ProxyServiceServicer):
+    """Hands out leases by the contract: checks the sidecar's key, the app's proof and its scope."""
+
+    def __init__(self) -> None:
+        self.leases: dict[tuple[str, str], pb.Lease] = {}
+        self.grants: dict[str, tuple[bytes, pb.AppGrant]] = {}
+        self.asked: list[pb.LeaseRequest] = []
+        self.errors: list[grpc.StatusCode | str] = []
+        self.refresh: Callable[[pb.Lease], None] | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.watchers: set[asyncio.Queue[pb.WatchLeasesResponse | None]] = set()
+        self.watch_implemented = True
+
+    def allow(self, key: Key, tenants: list[str], credentials: list[str], ttl: float = 300) -> None:
+        """Make a key known."""
+        grant = pb.AppGrant(key_id=key.key_id, tenants=tenants, credentials=credentials)
+        grant.ttl.FromMilliseconds(int(ttl * 1000))
+        self.grants[key.key_id] = (key.sha256, grant)
+
+    async def Lease(self, request: pb.LeaseRequest, context: Any) -> pb.LeaseResponse:
+        """As the contract says."""
+        self.asked.append(request)
+        await self.gate.wait()
+        if dict(context.invocation_metadata()).get("authorization") != f"Bearer {SIDECAR_KEY}":
+            await deny(context, "API_KEY_INVALID")
+        if self.errors:
+            error = self.errors.pop(0)
+            if isinstance(error, str):
+                await deny(context, error)
+            else:
+                await context.abort(error)
+        tenant, grant = request.tenant, None
+        if request.HasField("app_key"):
+            sha256, grant = self.grants.get(request.app_key.key_id, (b"", pb.AppGrant()))
+            if sha256 != request.app_key.sha256:
+                await deny(context, "API_KEY_INVALID")
+            tenant = tenant or (grant.tenants[0] if len(grant.tenants) == 1 else "")
+            if not (covers(grant.tenants, tenant) and covers(grant.credentials, request.credential)):
+                await deny(context, "PERMISSION_DENIED")
+        lease = self.leases.get((tenant, request.credential))
+        if lease is None:
+            await deny(context, "CREDENTIAL_NOT_FOUND")
+        assert lease is not None
+        if request.rejected_generation == lease.generation and self.refresh is not None:
+            self.refresh(lease)
+        return pb.LeaseResponse(lease=lease, app_grant=grant)
+
+    async def WatchLeases(self, request: pb.WatchLeasesRequest, context: Any) -> AsyncIterator[pb.WatchLeasesResponse]:
+        """Resync first, then what the test tells."""
+        if not self.watch_implemented:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED)
+        queue: asyncio.Queue[pb.WatchLeasesResponse | None] = asyncio.Queue()
+        self.watchers.add(queue)
+        try:
+            yield pb.WatchLeasesResponse(resync=pb.Resync())
+            while (event := await queue.get()) is not None:
+                yield event
+        finally:
+            self.watchers.discard(queue)
+
+    def tell(self, event: pb.WatchLeasesResponse | None) -> None:
+        """To every watcher; None ends the streams."""
+        for queue in self.watchers:
+            queue.put_nowait(event)
+
+
+def covers(scope: Any, wanted: str) -> bool:
+    """As the contract says of scopes."""
+    return list(scope) == ["*"] or wanted in scope
+
+
+async def deny(context: Any, reason: str) -> None:
+    """Abort with one ErrorInfo, as the server does."""
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="connectors", metadata={"secret": "never-shown"}))
+    transient = reason in ("VAULT_UNAVAILABLE",)
+    code = code_pb2.UNAVAILABLE if transient else code_pb2.PERMISSION_DENIED
+    await context.abort_with_status(rpc_status.to_status(status_pb2.Status(code=code, message=reason, details=[info])))
+
+
+# --- the app
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer as it came."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+        return int(self.head.split(b" ", 2)[1])
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Every value of a header."""
+        return Got(0, self.head, b"").all(name)
+
+    @property
+    def reason(self) -> str:
+        """X-Connectors-Error."""
+        values = self.all(b"X-Connectors-Error")
+        return values[0].decode() if values else ""
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """The problem document."""
+        document: dict[str, Any] = json.loads(self.body)
+        return document
+
+
+class App:
+    """One connection to the sidecar, raw."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        """Bytes as they are."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self, method: str = "GET") -> Answer:
+        """The next answer, whole."""
+        async with asyncio.timeout(SOON):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            status = int(head.split(b" ", 2)[1])
+            if method == "HEAD" or status < 200 or status in (204, 304):
+                return Answer(head, b"")
+            lower = head.lower()
+            if b"\r\ncontent-length:" in lower or b"\r\ntransfer-encoding:" in lower:
+                return Answer(head, await read_body(head, self.reader))
+            return Answer(head, await self.reader.read())
+
+    async def ask(self, data: bytes, method: str = "GET") -> Answer:
+        """One request, one answer."""
+        await self.send(data)
+        return await self.answer(method)
+
+    async def closed(self) -> bool:
+        """Whether the sidecar ends the connection without another byte."""
+        async with asyncio.timeout(SOON):
+            try:
+                return await self.reader.read(1) == b""
+            except OSError:
+                return True
+
+    def close(self) -> None:
+        """Close."""
+        self.writer.close()
+
+
+@dataclass(slots=True)
+class World:
+    """All of it, running. `address` is the sidecar's, as in Host."""
+
+    provider: Provider
+    server: Leaser
+    key: Key
+    address: str
+    all_addresses: list[str]
+    unix: Path | None
+    stop: asyncio.Event
+    grpc_port: int
+    apps: list[App] = field(default_factory=list)
+    running: asyncio.Task[None] | None = None
+
+    @property
+    def host(self) -> bytes:
+        """The sidecar's own name."""
+        return self.address.encode()
+
+    async def app(self, address: str | None = None, limit: int = 1 << 16) -> App:
+        """A new connection to the sidecar."""
+        host, _, port = (address or self.address).rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=limit)
+        app = App(reader, writer)
+        self.apps.append(app)
+        return app
+
+    def request(
+        self, path: str = "/~acme/notes/v1/pages", lines: bytes = b"", method: str = "GET", body: bytes = b""
+    ) -> bytes:
+        """A request with the app's key, unless `lines` show one."""
+        key = b"" if b"cnk_" in lines or b"asic" in lines else self.key.bearer
+        length = b"Content-Length: %d\r\n" % len(body) if body else b""
+        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b\r\n%b" % (
+            method.encode(), path.encode(), self.host, key, length, lines, body,
+        )  # fmt: skip
+
+    async def ask(
+        self, path: str = "/~acme/notes/v1/pages", lines: bytes = b"", method: str = "GET", body: bytes = b""
+    ) -> Answer:
+        """One request on a connection of its own."""
+        app = await self.app()
+        try:
+            return await app.ask(self.request(path, lines, method, body), method)
+        finally:
+            app.close()
+
+    def connect(self, tenant: str = "acme", credential: str = "notes", **changes: Any) -> pb.Lease:
+        """Let the server know a credential of the provider's."""
+        authority = f"127.0.0.1:{self.provider.port}"
+        lease = pb.Lease(
+            tenant=tenant,
+            tenant_uid=f"uid-{tenant}",
+            credential=credential,
+            integration="notes",
+            generation=1,
+            base_url=f"http://{authority}",
+            allowed_hosts=[authority],
+            headers=[
+                pb.InjectedField(name="Authorization", value=f"Bearer tok-{tenant}-{credential}-{secrets.token_hex(8)}")
+            ],
+            allow_private_addresses=True,
+        )
+        lease.refresh_after_ttl.seconds = 300
+        lease.grace_ttl.seconds = 3600
+        for name, value in changes.items():
+            if isinstance(value, list):
+                del getattr(lease, name)[:]
+                getattr(lease, name).extend(value)
+            else:
+                setattr(lease, name, value)
+        self.server.leases[tenant, credential] = lease
+        return lease
+
+    def token(self, tenant: str = "acme", credential: str = "notes") -> bytes:
+        """What must reach the provider."""
+        return self.server.leases[tenant, credential].headers[0].value.encode()
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        """Wait on a fact."""
+        async with asyncio.timeout(SOON):
+            while not fact():
+                await asyncio.sleep(0.005)
+
+
+def aged(lease: pb.Lease, seconds: float) -> pb.Lease:
+    """A refreshable lease whose token was obtained so long ago."""
+    lease.refreshable = True
+    lease.issue_time.FromMilliseconds(int((time.time() - seconds) * 1000))
+    return lease
+
+
+@contextlib.asynccontextmanager
+async def world(
+    *,
+    limits: Limits | None = None,
+    open_door: bool = False,
+    unix: Path | None = None,
+    fixed: tuple[str, str] | None = None,
+    tls: Any = None,
+    upstream_ca: Path | None = None,
+    metrics: bool = False,
+) -> AsyncIterator[World]:
+    """Everything on loopback and free ports."""
+    provider, leaser = Provider(), Leaser()
+    upstream = await asyncio.start_server(provider.serve, "127.0.0.1", 0, ssl=tls)
+    provider.port = upstream.sockets[0].getsockname()[1]
+    server = grpc.aio.server()
+    stubs.add_ProxyServiceServicer_to_server(leaser, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    key = Key()
+    leaser.allow(key, ["acme", "globex"], ["*"])
+    dedicated = (Dedicated(Tcp("127.0.0.1", 0), Fixed(Tenant(fixed[0]), Credential(fixed[1]))),) if fixed else ()
+    settings = SidecarSettings(
+        listen=Unix(unix) if unix else Tcp("127.0.0.1", 0),
+        server=Address(f"127.0.0.1:{port}", Secret(SIDECAR_KEY)),
+        open_door=open_door,
+        upstream_ca=upstream_ca,
+        dedicated=dedicated,
+        metrics_listen=Tcp("127.0.0.1", free_port()) if metrics else None,
+        limits=limits or Limits(tick=0.05, linger=0.5, drain=2.0),
+    )
+    addresses: list[str] = []
+    stop = asyncio.Event()
+    running = asyncio.create_task(run(settings, addresses.append, stop))
+    w = World(provider, leaser, key, "", addresses, unix, stop, port, running=running)
+    await w.until(lambda: len(addresses) == 1 + len(dedicated) or running.done())
+    if running.done():
+        running.result()
+    w.all_addresses[:] = [address.removeprefix("http://") for address in addresses]
+    if metrics and settings.metrics_listen is not None:
+        w.all_addresses.append(str(settings.metrics_listen))
+    w.address = w.all_addresses[0]
+    if leaser.watch_implemented:
+        await w.until(lambda: bool(leaser.watchers))
+    w.connect()
+    try:
+        yield w
+    finally:
+        for app in w.apps:
+            app.close()
+        stop.set()
+        leaser.gate.set()
+        async with asyncio.timeout(SOON):
+            await running
+        await server.stop(None)
+        upstream.close()
+        for task in list(provider.tasks):
+            task.cancel()
+        await asyncio.gather(*provider.tasks, return_exceptions=True)
+
+
+def free_port() -> int:
+    """A port nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
