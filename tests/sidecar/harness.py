@@ -202,6 +202,14 @@ class Leaser(stubs.ProxyServiceServicer):
             self.refresh(lease)
         return pb.LeaseResponse(lease=lease, app_grant=grant)
 
+    async def Call(self, request: pb.CallRequest, context: Any) -> pb.CallResponse:
+        """Not a sidecar's."""
+        raise NotImplementedError
+
+    def CallStream(self, request_iterator: Any, context: Any) -> Any:
+        """Not a sidecar's."""
+        raise NotImplementedError
+
     async def WatchLeases(self, request: pb.WatchLeasesRequest, context: Any) -> AsyncIterator[pb.WatchLeasesResponse]:
         """Resync first, then what the test tells."""
         if not self.watch_implemented:
@@ -230,7 +238,7 @@ async def deny(context: Any, reason: str) -> None:
     """Abort with one ErrorInfo, as the server does."""
     info = any_pb2.Any()
     info.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="connectors", metadata={"secret": "never-shown"}))
-    transient = reason in ("VAULT_UNAVAILABLE",)
+    transient = reason == "VAULT_UNAVAILABLE"
     code = code_pb2.UNAVAILABLE if transient else code_pb2.PERMISSION_DENIED
     await context.abort_with_status(rpc_status.to_status(status_pb2.Status(code=code, message=reason, details=[info])))
 
@@ -391,7 +399,7 @@ class World:
     async def until(self, fact: Callable[[], bool]) -> None:
         """Wait on a fact."""
         async with asyncio.timeout(SOON):
-            while not fact():
+            while not fact():  # noqa: ASYNC110 - facts of both sides, none of which has an event
                 await asyncio.sleep(0.005)
 
 
