@@ -1,0 +1,134 @@
+"""What a definition file may hold. Shapes only: what the values may be is said once, in `definition_rules`.
+
+Field names and defaults are the domain's (`OAuth`, `Api`); lengths of time are written `90d`, `8h`, `30m` or `45s`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from connectors_grpc.domain.definition import (
+    BEARER,
+    Api,
+    BasicPlacement,
+    ClientAuthentication,
+    Integration,
+    OAuth,
+    Placement,
+    RefreshRotation,
+    Source,
+    TokenRequestFormat,
+)
+from connectors_grpc.domain.ids import IntegrationId
+
+_LENGTH = re.compile(r"([1-9][0-9]{0,8})([dhms])")
+_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+
+
+def _length(value: Any) -> Any:
+    match = _LENGTH.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a length of time as 90d, 8h, 30m or 45s")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+Length = Annotated[timedelta, BeforeValidator(_length)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class BasicFile(_Part):
+    """Templates of `Authorization: Basic`."""
+
+    username: str
+    password: str = ""
+
+
+class PlacementFile(_Part):
+    """Where the credential stands in a request."""
+
+    headers: dict[str, str] = Field(default_factory=dict)
+    query: dict[str, str] = Field(default_factory=dict)
+    basic: BasicFile | None = None
+
+    def to_domain(self) -> Placement:
+        """The same in the domain's words."""
+        basic = None if self.basic is None else BasicPlacement(self.basic.username, self.basic.password)
+        return Placement(self.headers, self.query, basic)
+
+
+class OAuthFile(_Part):
+    """The provider's OAuth 2.0 side. The client's authentication has no default: no two providers agree on it."""
+
+    authorization_endpoint: str
+    token_endpoint: str
+    refresh_endpoint: str = ""
+    revocation_endpoint: str = ""
+    issuer: str = ""
+    iss_required: bool = False
+    client_authentication: Annotated[ClientAuthentication, Field(strict=False)]
+    token_request_format: Annotated[TokenRequestFormat, Field(strict=False)] = TokenRequestFormat.FORM
+    pkce: bool = True
+    scope_separator: str = " "
+    scopes: list[str] = Field(default_factory=list)
+    authorization_parameters: dict[str, str] = Field(default_factory=dict)
+    token_parameters: dict[str, str] = Field(default_factory=dict)
+    refresh_rotation: Annotated[RefreshRotation, Field(strict=False)] = RefreshRotation.AT_ONCE
+    refresh_ends_access_token: bool = False
+    default_access_token_ttl: Length | None = None
+    refresh_token_idle_ttl: Length | None = None
+
+    def to_domain(self) -> OAuth:
+        """The same in the domain's words."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return OAuth(**{**fields, "scopes": tuple(self.scopes)})
+
+
+class ApiFile(_Part):
+    """Where calls go, and how the credential is put in."""
+
+    base_url: str
+    allowed_hosts: list[str] = Field(default_factory=list)
+    placement: PlacementFile | None = None
+    default_headers: dict[str, str] = Field(default_factory=dict)
+    identity_path: str = ""
+    pass_cookies: bool = False
+
+    def to_domain(self) -> Api:
+        """The same in the domain's words."""
+        return Api(
+            base_url=self.base_url,
+            allowed_hosts=tuple(self.allowed_hosts),
+            placement=BEARER if self.placement is None else self.placement.to_domain(),
+            default_headers=self.default_headers,
+            identity_path=self.identity_path,
+            pass_cookies=self.pass_cookies,
+        )
+
+
+class DefinitionFile(_Part):
+    """One file. `verified` says that every fact in it was re-checked against the vendor's documentation."""
+
+    display_name: str
+    verified: bool
+    oauth: OAuthFile | None = None
+    api: ApiFile
+    allow_private_addresses: bool = False
+
+    def to_domain(self, integration: IntegrationId) -> Integration:
+        """The same in the domain's words."""
+        return Integration(
+            id=integration,
+            display_name=self.display_name,
+            source=Source.CATALOGUE,
+            oauth=None if self.oauth is None else self.oauth.to_domain(),
+            api=self.api.to_domain(),
+            allow_private_addresses=self.allow_private_addresses,
+            verified=self.verified,
+        )
