@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from connectors_grpc.addresses import (
     Address,
@@ -42,7 +42,7 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100  (resolve() would follow links)
 
 
-Listen = Annotated[Address, BeforeValidator(_listen)]
+Listen = Annotated[Address, NoDecode, BeforeValidator(_listen)]
 AnyPath = Annotated[Path, AfterValidator(_absolute)]
 Model = TypeVar("Model", bound="ServerSettings")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import click
@@ -39,17 +40,37 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 @click.command(cls=ExampleCommand, examples=("connectors settings", "connectors settings --json"))
 @json_option
-def settings(out: Output) -> None:
+@click.pass_context
+def settings(ctx: click.Context, out: Output) -> None:
     """List every setting: flag, environment variable, default. Flags win over the environment, that over --config."""
     try:
         from connectors_grpc.settings import describe
+        from sidecar.main import command as sidecar
     except ModuleNotFoundError as error:
         raise click.ClickException(missing_package("settings", error)) from None
+    client = options_of(ctx.find_root().command, "commands")
+    rows = [*(asdict(item) for item in describe()), *client, *options_of(sidecar, "sidecar")]
     if out.json:
-        out.value([asdict(item) for item in describe()])
+        out.value(rows)
         return
-    rows = [(item.name, item.process, item.variable, item.default, item.description) for item in describe()]
-    out.table(("SETTING", "OF", "ENVIRONMENT", "DEFAULT", "WHAT"), rows, "")
+    columns = ("process", "flag", "variable", "default", "description")
+    out.table(tuple(name.upper() for name in columns), ([row[name] for name in columns] for row in rows), "")
+
+
+def options_of(command: click.Command, process: str) -> Iterator[dict[str, str]]:
+    """A command's options that the environment may set, in the shape of settings.Described."""
+    for parameter in command.params:
+        if not isinstance(parameter, click.Option) or not parameter.envvar:
+            continue
+        default = parameter.default if isinstance(parameter.default, str | int | float) else ""
+        yield {
+            "name": parameter.name or "",
+            "process": process,
+            "flag": parameter.opts[0],
+            "variable": str(parameter.envvar),
+            "default": str(default).lower() if isinstance(default, bool) else str(default),
+            "description": parameter.help or "",
+        }
 
 
 @click.group(
