@@ -50,7 +50,7 @@ def _headers(_ctx: click.Context, parameter: click.Parameter, values: Sequence[s
 @click.command(
     cls=ExampleCommand,
     examples=(
-        "connectors call acme notion /v1/users/me",
+        "connectors --key-file app.key call acme notion /v1/users/me",
         "connectors call acme notion /v1/pages -X POST -H 'Content-Type: application/json' -d @page.json",
         "connectors call acme github /user/repos -i --fail",
     ),
