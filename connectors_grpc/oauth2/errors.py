@@ -57,6 +57,7 @@ OTHER_ERRORS: Final = frozenset(
         "unsupported_grant_type",
         "unsupported_response_type",
         "unsupported_token_type",  # RFC 7009
+        "invalid_token",  # RFC 6750
         "invalid_target",  # RFC 8707
         "account_selection_required",  # OpenID Connect
         "registration_not_supported",
@@ -64,6 +65,7 @@ OTHER_ERRORS: Final = frozenset(
         "unverified_user_email",
         "bad_redirect_uri",  # Slack
         "invalid_grant_type",
+        "invalid_auth",
     )
 )
 UNLISTED: Final = "other"
