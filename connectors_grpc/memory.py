@@ -24,7 +24,7 @@ from connectors_grpc.grammar import (
     check_path,
     check_sealing,
 )
-from connectors_grpc.ports import Document, DocumentPage, Json
+from connectors_grpc.ports import DataKey, Document, DocumentPage, Json
 
 _PREFIX = "vault:v1:"
 _NONCE = 12
@@ -118,6 +118,11 @@ class MemoryCiphers:
             return aead.decrypt(sealed[:_NONCE], sealed[_NONCE:], None)
         except (InvalidTag, binascii.Error, ValueError):
             raise Undecipherable from None
+
+    async def data_key(self, name: str, context: bytes) -> DataKey:
+        """See ports.Ciphers.  Raises: also ValueError, for an empty context."""
+        plaintext = secrets.token_bytes(32)
+        return DataKey(plaintext, await self.encrypt(name, context, plaintext))
 
     async def shred_key(self, name: str) -> None:
         """See ports.Ciphers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -53,6 +53,32 @@ class Documents(Protocol):
         """Names of documents directly under `folder` (not sub-folders), those greater than `after` first."""
 
 
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """A key for sealing outside the Vault. `plaintext` is kept in memory only."""
+
+    plaintext: bytes = field(repr=False)
+    wrapped: str
+
+
+class Spill(Protocol):
+    """A durable place of this replica's own, for what the Vault can't take now. Synchronous: it is the last resort."""
+
+    replica: str
+
+    def names(self) -> list[str]:
+        """What lies here."""
+
+    def read(self, name: str) -> bytes:
+        """One of them. Raises: OSError."""
+
+    def put(self, name: str, sealed: bytes) -> bool:
+        """Keep it durably; False if it can't be."""
+
+    def remove(self, name: str) -> None:
+        """Forget it."""
+
+
 class Ciphers(Protocol):
     """Named encryption keys that never leave the Vault: one transit mount.
 
@@ -68,6 +94,9 @@ class Ciphers(Protocol):
 
     async def decrypt(self, name: str, context: bytes, ciphertext: str) -> bytes:
         """The plaintext. Raises: KeyMissing, Undecipherable (another key, another context, or damaged)."""
+
+    async def data_key(self, name: str, context: bytes) -> DataKey:
+        """A fresh 256-bit key, and itself wrapped under `name` and `context`: `decrypt` gives it back. Raises: KeyMissing."""
 
     async def shred_key(self, name: str) -> None:
         """Delete the key for good. Shredding what is absent is no error."""

@@ -15,7 +15,7 @@ from connectors_grpc import codec
 from connectors_grpc.domain.ids import CredentialId, IntegrationId
 from connectors_grpc.domain.records import Credential, Material, Tenant
 from connectors_grpc.errors import KeyMissing, Undecipherable
-from connectors_grpc.ports import Ciphers, Clock, Documents, Json
+from connectors_grpc.ports import Ciphers, Clock, DataKey, Documents, Json
 from connectors_grpc.secret import Secret
 
 
@@ -70,14 +70,14 @@ class Keeper:
             plaintext = await self._ciphers.decrypt(tenant.id, _context(tenant, held.credential.id), held.ciphertext)
         except (KeyMissing, Undecipherable):
             raise MaterialLost from None
-        material = _parse(plaintext)
+        material = parse_material(plaintext)
         if material.integration != held.credential.integration:
             raise MaterialLost
         return material
 
     async def seal(self, tenant: Tenant, credential_id: CredentialId, material: Material) -> str:
         """Ciphertext for `write`. Raises: KeyMissing if the tenant was deleted meanwhile."""
-        return await self._ciphers.encrypt(tenant.id, _context(tenant, credential_id), _serialise(material))
+        return await self._ciphers.encrypt(tenant.id, _context(tenant, credential_id), serialise_material(material))
 
     async def write(self, tenant: Tenant, held: Held) -> Held:
         """Write over the version that `held.credential.version` names. Raises: Conflict."""
@@ -85,6 +85,17 @@ class Keeper:
         data: Json = {"tenant_uid": tenant.uid, "record": codec.dump(credential), "ciphertext": held.ciphertext}
         version = await self._documents.write(f"{tenant.id}/{credential.id}", data, cas=credential.version)
         return Held(replace(credential, version=version), held.ciphertext)
+
+    async def data_key(self, tenant: Tenant, credential_id: CredentialId) -> DataKey:
+        """A key to seal this credential's next material with while the Vault is away. Raises: KeyMissing."""
+        return await self._ciphers.data_key(tenant.id, _context(tenant, credential_id))
+
+    async def unwrap(self, tenant: Tenant, credential_id: CredentialId, wrapped: str) -> bytes:
+        """The data key again. Raises: MaterialLost (the tenant's key is gone, or it is not of this credential)."""
+        try:
+            return await self._ciphers.decrypt(tenant.id, _context(tenant, credential_id), wrapped)
+        except (KeyMissing, Undecipherable):
+            raise MaterialLost from None
 
     async def list(self, tenant: Tenant, *, after: str, limit: int) -> HeldPage:
         """A page of the tenant's credentials, without material."""
@@ -105,7 +116,8 @@ def _context(tenant: Tenant, credential_id: CredentialId) -> bytes:
     return f"{tenant.uid}/{credential_id}".encode()
 
 
-def _serialise(material: Material) -> bytes:
+def serialise_material(material: Material) -> bytes:
+    """Material as plaintext, on its way to be sealed and nowhere else."""
     refresh_token = material.refresh_token
     return json.dumps(
         {
@@ -118,7 +130,8 @@ def _serialise(material: Material) -> bytes:
     ).encode()
 
 
-def _parse(plaintext: bytes) -> Material:
+def parse_material(plaintext: bytes) -> Material:
+    """Material from what was unsealed. Raises: MaterialLost."""
     try:
         data = json.loads(plaintext)
         refresh_token = data["refresh_token"]

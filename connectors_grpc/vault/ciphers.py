@@ -8,6 +8,7 @@ from typing import Final
 
 from connectors_grpc.errors import KeyMissing, Undecipherable
 from connectors_grpc.grammar import MAX_PLAINTEXT, check_context, check_folder, check_name, check_sealing
+from connectors_grpc.ports import DataKey
 from connectors_grpc.vault.adapter import Reply, malformed
 from connectors_grpc.vault.client import VaultClient, unexpected
 
@@ -71,6 +72,23 @@ class VaultCiphers:
             return _decode(reply)
         if reply.status == _BAD_REQUEST and reply.errors():
             raise KeyMissing if _says_missing(reply) else Undecipherable
+        raise unexpected(reply)
+
+    async def data_key(self, name: str, context: bytes) -> DataKey:
+        """See ports.Ciphers.  Raises: also ValueError, for an empty context."""
+        check_name(name)
+        check_context(context)
+        transit = self._client.transit
+        body = {"context": _encode(context), "mount_point": self._mount}
+        reply = await self._client.call(lambda: transit.generate_data_key(name, key_type="plaintext", **body))
+        if reply.status == _OK:
+            wrapped = reply.text("data", "ciphertext")
+            if not wrapped.startswith(_PREFIX):
+                raise malformed(reply)
+            return DataKey(_decode(reply), wrapped)
+        missing = reply.status in (_BAD_REQUEST, _NOT_FOUND, _FORBIDDEN)
+        if missing and (_says_missing(reply) or not await self._exists(name)):
+            raise KeyMissing
         raise unexpected(reply)
 
     async def shred_key(self, name: str) -> None:

@@ -51,6 +51,20 @@ class CiphersLaws:
         assert len(sealed) == 5
         assert not any(b"sesame" in base64.b64decode(text.rpartition(":")[2]) for text in sealed)
 
+    async def test_a_data_key_comes_back_from_its_wrapping_and_in_no_other_context(
+        self, ciphers: Ciphers, key: str
+    ) -> None:
+        """Unwrapped it is the same 32 bytes; each is another; a missing key gives none."""
+        with pytest.raises(KeyMissing):
+            await ciphers.data_key(key, HERE)
+        await ciphers.create_key(key)
+        first, second = await ciphers.data_key(key, HERE), await ciphers.data_key(key, HERE)
+        assert len(first.plaintext) == 32
+        assert first.plaintext != second.plaintext
+        assert await ciphers.decrypt(key, HERE, first.wrapped) == first.plaintext
+        with pytest.raises(Undecipherable):
+            await ciphers.decrypt(key, b"elsewhere", first.wrapped)
+
     @pytest.mark.parametrize("other", [b"uid-2\x00github", b"uid-1\x00githuB", b"uid-1\x00github\x00", b"uid-1"])
     async def test_another_context_does_not_open_it(self, ciphers: Ciphers, key: str, other: bytes) -> None:
         """A ciphertext that was moved to another credential or tenant stays shut."""

@@ -1,0 +1,92 @@
+"""A provider that is down is not hammered: pure decisions on when it may be asked again. Time comes in as an argument.
+
+Two measures. A circuit a provider: after several failures in a row nobody asks for a while, then one may try (half-open). A
+back-off a credential: each failure of its own doubles the pause, with jitter, up to a cap.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+FAILURES = 5
+OPEN_FOR = 10.0
+LONGEST_OPEN = 300.0
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 300.0
+MOST = 10_000
+
+
+@dataclass(slots=True)
+class _State:
+    failures: int = 0
+    closed_until: float = 0.0
+    probing: bool = False
+
+
+class Circuits:
+    """One circuit a name. Bounded: the ones least used are forgotten, which closes them."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._states: OrderedDict[str, _State] = OrderedDict()
+
+    def wait(self, name: str, now: float) -> float:
+        """0 if `name` may be asked now; else seconds to wait. Whoever is let through must report with `passed` or `failed`."""
+        state = self._states.get(name)
+        if state is None or state.failures < FAILURES:
+            return 0.0
+        if now < state.closed_until:
+            return state.closed_until - now
+        if state.probing:
+            return 1.0
+        state.probing = True
+        return 0.0
+
+    def passed(self, name: str) -> None:
+        """It answered as it should: the circuit closes."""
+        self._states.pop(name, None)
+
+    def left(self, name: str) -> None:
+        """Whoever was let through never asked: the next one may."""
+        if name in self._states:
+            self._states[name].probing = False
+
+    def failed(self, name: str, now: float, retry_after: float | None = None) -> None:
+        """It did not. Its own word on when to come back counts, within bounds."""
+        state = self._states.setdefault(name, _State())
+        self._states.move_to_end(name)
+        state.failures += 1
+        state.probing = False
+        if state.failures >= FAILURES:
+            pause = min(OPEN_FOR * 2 ** (state.failures - FAILURES), LONGEST_OPEN)
+            state.closed_until = now + min(max(pause, retry_after or 0.0), LONGEST_OPEN)
+        while len(self._states) > self._most:
+            self._states.popitem(last=False)
+
+
+class Backoffs:
+    """One pause a credential. Bounded as circuits are."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._pauses: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
+
+    def wait(self, key: tuple[str, str], now: float) -> float:
+        """0 if it may be tried now; else seconds to wait."""
+        return max(0.0, self._pauses.get(key, (0, 0.0))[1] - now)
+
+    def passed(self, key: tuple[str, str]) -> None:
+        """It worked."""
+        self._pauses.pop(key, None)
+
+    def failed(self, key: tuple[str, str], now: float, jitter: float, retry_after: float | None = None) -> float:
+        """It did not; says for how long to leave it. Bounds: jitter in [0, 1) shortens the pause by up to half."""
+        failures = self._pauses.get(key, (0, 0.0))[0] + 1
+        pause: float = min(FIRST_PAUSE * 2 ** min(failures - 1, 16), LONGEST_PAUSE) * (1 - jitter / 2)
+        pause = max(pause, min(retry_after or 0.0, LONGEST_PAUSE))
+        self._pauses[key] = (failures, now + pause)
+        self._pauses.move_to_end(key)
+        while len(self._pauses) > self._most:
+            self._pauses.popitem(last=False)
+        return pause
