@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from typing import cast
 
 from sidecar.admission import Door
 from sidecar.problem import plain
@@ -96,8 +97,7 @@ class MetricsPage(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """For asyncio."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # not isinstance: uvloop's is none
 
     def data_received(self, data: bytes) -> None:
         """For asyncio."""

@@ -11,6 +11,7 @@ from http import HTTPStatus
 
 TEXT: Mapping[str, tuple[int, str]] = {
     "MALFORMED_REQUEST": (400, "The request is malformed."),
+    "INVALID_FIELD": (400, "The server finds the tenant or the credential malformed, or missing."),
     "WRONG_HOST": (
         421,
         "The Host header is not one of this listener's names: call the sidecar by the address it listens on.",

@@ -70,13 +70,8 @@ class Downstream(asyncio.BufferedProtocol):
                 exchange.fail(problem_of(error))
 
     def eof_received(self) -> bool:
-        """For asyncio: an app may end its side and still read an answer to a whole request."""
-        exchange = self.exchange
-        if exchange is None or not exchange.request_done or self.pending:
-            return False
-        self.keep_alive = False
-        exchange.head.keep_alive = False
-        return True
+        """For asyncio: an app that ends its side is gone, and takes its request with it; half-closed apps are not served."""
+        return False
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """For asyncio."""

@@ -124,8 +124,8 @@ class Provider:
                     return
                 writer.write(data)
                 await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            return
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            return  # the stream protocol would report a cancelled task as an error
         finally:
             self.open -= 1
             self.writers.discard(writer)
@@ -180,7 +180,7 @@ class Leaser(stubs.ProxyServiceServicer):
         await self.gate.wait()
         if dict(context.invocation_metadata()).get("authorization") != f"Bearer {SIDECAR_KEY}":
             await deny(context, "API_KEY_INVALID")
-        if self.errors:
+        if self.errors and not request.credential.startswith("probe"):
             error = self.errors.pop(0)
             if isinstance(error, str):
                 await deny(context, error)
@@ -200,6 +200,7 @@ class Leaser(stubs.ProxyServiceServicer):
         assert lease is not None
         if request.rejected_generation == lease.generation and self.refresh is not None:
             self.refresh(lease)
+            lease = self.leases[tenant, request.credential]
         return pb.LeaseResponse(lease=lease, app_grant=grant)
 
     async def Call(self, request: pb.CallRequest, context: Any) -> pb.CallResponse:
@@ -328,7 +329,8 @@ class World:
     all_addresses: list[str]
     unix: Path | None
     stop: asyncio.Event
-    grpc_port: int
+    grpc_server: grpc.aio.Server
+    probes: int = 0
     apps: list[App] = field(default_factory=list)
     running: asyncio.Task[None] | None = None
 
@@ -396,6 +398,28 @@ class World:
         """What must reach the provider."""
         return self.server.leases[tenant, credential].headers[0].value.encode()
 
+    async def told(self) -> None:
+        """Until the sidecar has applied every event told so far: one more, about a probe, has its effect."""
+        self.probes += 1
+        probe = f"probe-{self.probes}"
+        prober = Key.of("prober")
+        self.server.allow(prober, ["acme"], ["*"])
+        self.server.tell(pb.WatchLeasesResponse(api_key_changed=pb.ApiKeyChanged(key_id="prober")))
+        self.connect("acme", probe)
+        async with asyncio.timeout(SOON):
+            while (await self.ask(f"/~acme/{probe}/x", prober.bearer)).status != 200:
+                pass  # the event about the old prober is on its way
+        event = pb.CredentialChanged(tenant="acme", credential=probe)
+        self.server.tell(pb.WatchLeasesResponse(credential_changed=event))
+        before = len(self.server.asked)
+        async with asyncio.timeout(SOON):
+            while all(ask.credential != probe for ask in self.server.asked[before:]):
+                assert (await self.ask(f"/~acme/{probe}/x", prober.bearer)).status == 200
+
+    async def stop_server(self) -> None:
+        """The server is gone."""
+        await self.grpc_server.stop(None)
+
     async def until(self, fact: Callable[[], bool]) -> None:
         """Wait on a fact."""
         async with asyncio.timeout(SOON):
@@ -420,9 +444,11 @@ async def world(
     tls: Any = None,
     upstream_ca: Path | None = None,
     metrics: bool = False,
+    watched: bool = True,
 ) -> AsyncIterator[World]:
     """Everything on loopback and free ports."""
     provider, leaser = Provider(), Leaser()
+    leaser.watch_implemented = watched
     upstream = await asyncio.start_server(provider.serve, "127.0.0.1", 0, ssl=tls)
     provider.port = upstream.sockets[0].getsockname()[1]
     server = grpc.aio.server()
@@ -444,7 +470,7 @@ async def world(
     addresses: list[str] = []
     stop = asyncio.Event()
     running = asyncio.create_task(run(settings, addresses.append, stop))
-    w = World(provider, leaser, key, "", addresses, unix, stop, port, running=running)
+    w = World(provider, leaser, key, "", addresses, unix, stop, server, running=running)
     await w.until(lambda: len(addresses) == 1 + len(dedicated) or running.done())
     if running.done():
         running.result()
