@@ -243,6 +243,34 @@ async def test_a_huge_reply_stops_at_the_bound(
     assert upstream.connections == 2
 
 
+@pytest.mark.parametrize("more", [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL", b"HTTP/1.1 200 OK\r\nX: "])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_what_comes_after_a_reply_is_never_the_answer_to_the_next_request(
+    tmp_path: Path, more: bytes, tls: bool
+) -> None:
+    """Which may be another tenant's: that connection is not used again."""
+    ca_file, server = certificate(tmp_path, "api.example")
+    async with recording_upstream(tls=server if tls else None) as upstream:
+        chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+        upstream.replies = [OK + more, chunked + more]
+        upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
+        outbound = HttpOutbound(ca_file=ca_file, resolve=resolver(["127.0.0.1"]))  # type: ignore[arg-type]
+        url = f"{'https' if tls else 'http'}://api.example:{upstream.port}/"
+        assert [(await outbound.send(get(url))).body for _ in range(4)] == [b"ok", b"ok", b"good", b"good"]
+        assert upstream.connections == 3
+        await outbound.aclose()
+
+
+async def test_a_body_after_a_head_reply_is_never_the_next_answer(
+    outbound: HttpOutbound, upstream: RecordingUpstream
+) -> None:
+    """A server that answers HEAD as if it were GET."""
+    upstream.replies = [b"HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"]
+    assert (await outbound.send(get(upstream.url, method="HEAD"))).body == b""
+    assert (await outbound.send(get(upstream.url))).body == b"ok"
+    assert upstream.connections == 2
+
+
 async def test_a_reply_of_exactly_the_bound_passes(outbound: HttpOutbound, upstream: RecordingUpstream) -> None:
     """The bound itself is allowed."""
     assert (await outbound.send(get(upstream.url, max_body=2))).body == b"ok"
