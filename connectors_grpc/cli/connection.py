@@ -184,6 +184,14 @@ def read_bytes(path: Path, hint: str) -> bytes:
         raise click.BadParameter(f"{path} can't be read: {error.strerror}.", param_hint=hint) from None
 
 
+def collect(fetch: Callable[[str], Page], items: Callable[[Any], list[Item]], limit: int) -> list[Item]:
+    """The items of a list up to `limit`; a remark on stderr if there are more."""
+    found = list(walk(fetch, items, limit + 1))
+    if len(found) > limit:
+        click.echo(f"There are more than {limit}: say --limit.", err=True)
+    return found[:limit]
+
+
 def walk(fetch: Callable[[str], Page], items: Callable[[Any], list[Item]], limit: int) -> Iterator[Item]:
     """Every item of a list, page by page, up to `limit`. A server that repeats a page token is not followed."""
     token, seen = "", 0

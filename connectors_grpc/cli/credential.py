@@ -16,14 +16,12 @@ from connectors_grpc.cli.base import (
     yes_option,
 )
 from connectors_grpc.cli.connecting import wait_until_connected
-from connectors_grpc.cli.connection import PAGE, Session, walk
+from connectors_grpc.cli.connection import PAGE, Session, collect
+from connectors_grpc.cli.credential_view import kind_of, show_one, state_of
 from connectors_grpc.cli.errors import FAILED
-from connectors_grpc.cli.output import Output, labels, when, word
-from connectors_grpc.cli.secrets import read_secret
+from connectors_grpc.cli.material import KINDS, put_material
+from connectors_grpc.cli.output import Output, when
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
-from connectors_grpc.gen.connectors.v1.error_reason_pb2 import ErrorReason
-
-KINDS = ("api-key", "basic", "oauth")
 
 
 @click.group(
@@ -70,13 +68,12 @@ def connect(
         tenant=tenant, integration=integration, credential=credential_id, scopes=scopes
     )
     link = session.credentials.StartAuthorization(request)
-    if out.json and not wait:
+    if out.json:
         out.message(link)
-        return
-    if not out.json:
+    else:
         click.echo(link.connect_url)
         out.note(f"Open this link in a browser. It works once, until {when(link.expire_time)}.")
-    if out.terminal if wait is None else wait:
+    if (out.terminal and not out.json) if wait is None else wait:
         found = wait_until_connected(session, tenant, link, before, out)
         if found is None:
             out.note("The link has expired and nobody connected: ask for a new one.")
@@ -131,40 +128,8 @@ def set_(session: Session, /, tenant: str, integration: str, credential_id: str,
     labels_given = given["labels"]
     assert isinstance(labels_given, dict)
     request.labels.update(labels_given)
-    _put_material(request, given)
+    put_material(request, given)
     show_one(out, session.credentials.StoreCredential(request).credential)
-
-
-def _put_material(request: pb.StoreCredentialRequest, given: dict[str, object]) -> None:
-    """Read what the kind needs.  Raises: UsageError for an option of another kind."""
-    kind, source = given["kind"], _text(given["secret_file"])
-    for option, belongs in (
-        ("username", "basic"), ("fields", "api-key"), ("refresh_token_file", "oauth"), ("scopes", "oauth"), ("expires", "oauth"),
-    ):  # fmt: skip
-        if given[option] and kind != belongs:
-            raise click.UsageError(f"--{option.rstrip('s').replace('_', '-')} goes with --kind {belongs}.")
-    if kind == "basic":
-        username = _text(given["username"]) or click.prompt("User name", err=True)
-        request.basic.username = username
-        request.basic.password = read_secret(source, prompt="Password").reveal()
-    elif kind == "oauth":
-        request.oauth.access_token = read_secret(source, prompt="Access token").reveal()
-        if (refresh := _text(given["refresh_token_file"])) is not None:
-            request.oauth.refresh_token = read_secret(refresh, prompt="", option="--refresh-token-file").reveal()
-        if given["expires"]:
-            request.oauth.expire_time.FromDatetime(given["expires"])  # type: ignore[arg-type]
-        request.oauth.scopes.extend(given["scopes"])  # type: ignore[arg-type]
-    else:
-        request.api_key.api_key = read_secret(source, prompt="API key").reveal()
-        for pair in given["fields"]:  # type: ignore[attr-defined]
-            name, equals, path = pair.partition("=")
-            if not equals or not name or not path:
-                raise click.UsageError("--field: NAME=FILE is wanted.")
-            request.api_key.fields[name] = read_secret(path, prompt="", option="--field").reveal()
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
 
 
 @credential.command("list", examples=("connectors credential list acme", "connectors credential list acme --json"))
@@ -174,7 +139,7 @@ def _text(value: object) -> str | None:
 @pass_session
 def list_(session: Session, tenant: str, limit: int, out: Output) -> None:
     """List a tenant's credentials by id."""
-    found = list(every(session, tenant, limit))
+    found = every(session, tenant, limit)
     if out.json:
         out.message(pb.ListCredentialsResponse(credentials=found))
         return
@@ -303,53 +268,10 @@ def token(session: Session, tenant: str, credential_id: str, min_ttl: int | None
 
 def every(session: Session, tenant: str, limit: int) -> list[pb.Credential]:
     """A tenant's credentials, all pages."""
-    return list(
-        walk(
-            lambda after: session.credentials.ListCredentials(
-                pb.ListCredentialsRequest(tenant=tenant, page_size=PAGE, page_token=after)
-            ),
-            lambda page: list(page.credentials),
-            limit,
-        )
+    return collect(
+        lambda after: session.credentials.ListCredentials(
+            pb.ListCredentialsRequest(tenant=tenant, page_size=PAGE, page_token=after)
+        ),
+        lambda page: list(page.credentials),
+        limit,
     )
-
-
-def show_one(out: Output, item: pb.Credential) -> None:
-    """One credential."""
-    if out.json:
-        out.message(item)
-        return
-    out.record(
-        (
-            ("credential", item.id),
-            ("tenant", item.tenant),
-            ("integration", item.integration),
-            ("kind", kind_of(item)),
-            ("state", state_of(item)),
-            ("next step", item.next_step),
-            ("scopes", " ".join(item.granted_scopes)),
-            ("scopes not granted", " ".join(item.missing_scopes)),
-            ("expires", when(item.expire_time)),
-            ("refreshable", "yes" if item.refreshable else "no"),
-            ("last refreshed", when(item.refresh_time)),
-            ("generation", str(item.generation)),
-            ("goes to", ", ".join(item.allowed_hosts)),
-            ("labels", labels(item.labels)),
-            ("created", when(item.create_time)),
-            ("changed", when(item.update_time)),
-        )
-    )
-
-
-def state_of(item: pb.Credential) -> str:
-    """The state in a word, with the reason where there is one."""
-    state = word(pb.Credential.State.Name(item.state), "STATE_")
-    if not item.enabled and item.state == pb.Credential.STATE_ACTIVE:
-        return "disabled"
-    reason = ErrorReason.Name(item.state_reason).removeprefix("ERROR_REASON_") if item.state_reason else ""
-    return f"{state} ({reason})" if reason and reason.lower() != state else state
-
-
-def kind_of(item: pb.Credential) -> str:
-    """What is stored, in a word."""
-    return word(pb.Credential.Kind.Name(item.kind), "KIND_") if item.kind else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,29 @@ from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as pb
 
 MOST = 1 << 20
 OPTION = "--file"
+# Flag, path in the message, help.
+FLAGS: tuple[tuple[str, str, str], ...] = (
+    ("--display-name", "display_name", "For people."),
+    ("--base-url", "api.base_url", "Where calls go."),
+    ("--identity-path", "api.identity_path", "A cheap GET that says whose credential it is."),
+    ("--authorization-endpoint", "oauth.authorization_endpoint", "Where the person consents."),
+    ("--token-endpoint", "oauth.token_endpoint", "Where codes are exchanged."),
+    ("--revocation-endpoint", "oauth.revocation_endpoint", "Where tokens are revoked."),
+)
+
+
+def definition_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What defines an integration: a file, or flags for simple cases."""
+    function = click.option(
+        "--allow-private-addresses", is_flag=True, default=None, help="Allow private and loopback hosts."
+    )(function)
+    function = click.option("--scope", "scopes", multiple=True, help="A scope to ask for; may be repeated.")(function)
+    for option, path, text in reversed(FLAGS):
+        function = click.option(option, path.replace(".", "_"), default=None, help=text)(function)
+    return click.option(
+        "--file", "file", type=click.Path(path_type=Path), metavar="FILE",
+        help="The definition as YAML or JSON, in the shape of connectors.v1.Integration; - for stdin. Flags come on top.",
+    )(function)  # fmt: skip
 
 
 def read_definition(path: Path) -> pb.Integration:
@@ -69,3 +93,30 @@ def _unknown(document: dict[str, Any], descriptor: Any, at: str = "") -> str:
         if nested and (found := _unknown(value, message, f"{at}{name}.")):
             return found
     return ""
+
+
+def definition(given: dict[str, Any], base: pb.Integration | None = None) -> pb.Integration:
+    """The file's definition, or `base`, with the flags on top."""
+    found = read_definition(given["file"]) if given["file"] else pb.Integration()
+    if base is not None:
+        found.CopyFrom(base)
+    for _, path, _ in FLAGS:
+        value = given[path.replace(".", "_")]
+        if value is not None:
+            parent, _, name = path.rpartition(".")
+            setattr(getattr(found, parent) if parent else found, name, value)
+    if given["scopes"]:
+        del found.oauth.scopes[:]
+        found.oauth.scopes.extend(given["scopes"])
+    if given["allow_private_addresses"]:
+        found.allow_private_addresses = True
+    return found
+
+
+def changed_paths(current: pb.Integration, changed: pb.Integration, *, from_file: bool) -> list[str]:
+    """What to name in the mask: with a file, what it sets; with flags, what differs."""
+    names = ("display_name", "oauth", "api", "allow_private_addresses")
+    set_fields = {field.name for field, _ in changed.ListFields()}
+    if from_file:
+        return [name for name in names if name in set_fields]
+    return [name for name in names if getattr(current, name) != getattr(changed, name)]

@@ -12,7 +12,8 @@ import grpc
 from connectors_grpc.addresses import Address, AddressInvalid
 from connectors_grpc.cli.base import ExampleCommand, json_option, pass_session
 from connectors_grpc.cli.connection import PAGE, KeyUnusable, Session, default_key_file, others_may_read, walk
-from connectors_grpc.cli.credential import every, state_of
+from connectors_grpc.cli.credential import every
+from connectors_grpc.cli.credential_view import state_of
 from connectors_grpc.cli.errors import FAILED, read
 from connectors_grpc.cli.health import http_status, is_serving
 from connectors_grpc.cli.output import Output

@@ -47,6 +47,9 @@ _BY_CHANNEL: Mapping[grpc.StatusCode, tuple[int, str]] = {
 }
 
 
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """One failed call, ready to be shown.  Units: `retry_after` in seconds."""
@@ -96,6 +99,8 @@ def read(error: grpc.Call) -> Refusal:
             detail.Unpack(kind)
     if not info.reason and code in _BY_CHANNEL:
         exit_code, message = _BY_CHANNEL[code]
+        if _UNTRUSTED in (error.details() or ""):
+            message = "The server's certificate is not trusted: give its CA by --ca-file (CONNECTORS_CA_FILE)."
         return Refusal(exit_code, code.name, message)
     return Refusal(
         exit_code=_BY_CODE.get(code, FAILED),

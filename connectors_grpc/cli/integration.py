@@ -4,42 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
 from connectors_grpc.cli.base import ExampleGroup, confirm, json_option, limit_option, pass_session, yes_option
-from connectors_grpc.cli.connection import PAGE, Session, walk
-from connectors_grpc.cli.definition import read_definition
+from connectors_grpc.cli.connection import PAGE, Session, collect
+from connectors_grpc.cli.definition import changed_paths, definition, definition_options
 from connectors_grpc.cli.output import Output, when, word
 from connectors_grpc.cli.secrets import read_secret
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as pb
 
 SECRET_VARIABLE = "CONNECTORS_CLIENT_SECRET"
-# Flag, path in the message, help.
-FLAGS: tuple[tuple[str, str, str], ...] = (
-    ("--display-name", "display_name", "For people."),
-    ("--base-url", "api.base_url", "Where calls go."),
-    ("--identity-path", "api.identity_path", "A cheap GET that says whose credential it is."),
-    ("--authorization-endpoint", "oauth.authorization_endpoint", "Where the person consents."),
-    ("--token-endpoint", "oauth.token_endpoint", "Where codes are exchanged."),
-    ("--revocation-endpoint", "oauth.revocation_endpoint", "Where tokens are revoked."),
-)
-
-
-def definition_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What defines an integration: a file, or flags for simple cases."""
-    function = click.option(
-        "--allow-private-addresses", is_flag=True, default=None, help="Allow private and loopback hosts."
-    )(function)
-    function = click.option("--scope", "scopes", multiple=True, help="A scope to ask for; may be repeated.")(function)
-    for option, path, text in reversed(FLAGS):
-        function = click.option(option, path.replace(".", "_"), default=None, help=text)(function)
-    return click.option(
-        "--file", "file", type=click.Path(path_type=Path), metavar="FILE",
-        help="The definition as YAML or JSON, in the shape of connectors.v1.Integration; - for stdin. Flags come on top.",
-    )(function)  # fmt: skip
 
 
 def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,14 +47,12 @@ def integration() -> None:
 @pass_session
 def list_(session: Session, limit: int, out: Output) -> None:
     """List integrations by id, those of the catalogue too."""
-    found = list(
-        walk(
-            lambda token: session.integrations.ListIntegrations(
-                pb.ListIntegrationsRequest(page_size=PAGE, page_token=token)
-            ),
-            lambda page: list(page.integrations),
-            limit,
-        )
+    found = collect(
+        lambda token: session.integrations.ListIntegrations(
+            pb.ListIntegrationsRequest(page_size=PAGE, page_token=token)
+        ),
+        lambda page: list(page.integrations),
+        limit,
     )
     if out.json:
         out.message(pb.ListIntegrationsResponse(integrations=found))
@@ -118,11 +92,11 @@ def show(session: Session, integration_id: str, tenant: str, out: Output) -> Non
 @pass_session
 def create(session: Session, /, integration_id: str, validate_only: bool, out: Output, **given: Any) -> None:
     """Create an integration, or take one of the catalogue into use with an OAuth client."""
-    definition = _definition(given)
-    definition.id = ""
-    _put_client(definition, given)
+    wanted = definition(given)
+    wanted.id = ""
+    _put_client(wanted, given)
     request = pb.CreateIntegrationRequest(
-        integration_id=integration_id, integration=definition, request_id=str(uuid.uuid4()), validate_only=validate_only
+        integration_id=integration_id, integration=wanted, request_id=str(uuid.uuid4()), validate_only=validate_only
     )
     show_one(out, session.integrations.CreateIntegration(request).integration)
 
@@ -163,9 +137,9 @@ def set_client(session: Session, /, integration_id: str, tenant: str, out: Outpu
 def update(session: Session, /, integration_id: str, out: Output, **given: Any) -> None:
     """Change a definition: `oauth` and `api` are replaced whole by a file, in part by flags."""
     current = session.integrations.GetIntegration(pb.GetIntegrationRequest(integration=integration_id)).integration
-    changed = _definition(given, None if given["file"] else current)
+    changed = definition(given, None if given["file"] else current)
     changed.id, changed.etag = integration_id, changed.etag or current.etag
-    paths = _changed_paths(current, changed, from_file=given["file"] is not None)
+    paths = changed_paths(current, changed, from_file=given["file"] is not None)
     if not paths:
         raise click.UsageError("Nothing to change: give --file, or flags.")
     request = pb.UpdateIntegrationRequest(integration=changed)
@@ -194,33 +168,6 @@ def delete(session: Session, integration_id: str, tenant: str, yes: bool, out: O
     if out.json:
         out.message(answer)
     out.said(f"Deleted {what}.")
-
-
-def _definition(given: dict[str, Any], base: pb.Integration | None = None) -> pb.Integration:
-    """The file's definition, or `base`, with the flags on top."""
-    found = read_definition(given["file"]) if given["file"] else pb.Integration()
-    if base is not None:
-        found.CopyFrom(base)
-    for _, path, _ in FLAGS:
-        value = given[path.replace(".", "_")]
-        if value is not None:
-            parent, _, name = path.rpartition(".")
-            setattr(getattr(found, parent) if parent else found, name, value)
-    if given["scopes"]:
-        del found.oauth.scopes[:]
-        found.oauth.scopes.extend(given["scopes"])
-    if given["allow_private_addresses"]:
-        found.allow_private_addresses = True
-    return found
-
-
-def _changed_paths(current: pb.Integration, changed: pb.Integration, *, from_file: bool) -> list[str]:
-    """What to name in the mask: with a file, what it sets; with flags, what differs."""
-    names = ("display_name", "oauth", "api", "allow_private_addresses")
-    set_fields = {field.name for field, _ in changed.ListFields()}
-    if from_file:
-        return [name for name in names if name in set_fields]
-    return [name for name in names if getattr(current, name) != getattr(changed, name)]
 
 
 def _put_client(definition: pb.Integration, given: dict[str, Any]) -> None:

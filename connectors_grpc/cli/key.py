@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from connectors_grpc.cli.base import ExampleGroup, confirm, json_option, limit_option, pass_session, yes_option
-from connectors_grpc.cli.connection import PAGE, Session, walk
+from connectors_grpc.cli.connection import PAGE, Session, collect
 from connectors_grpc.cli.output import Output, when, word
 from connectors_grpc.cli.secrets import NewPrivateFile
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as pb
@@ -122,12 +122,10 @@ def _create_into(session: Session, request: pb.CreateApiKeyRequest, path: Path, 
 @pass_session
 def list_(session: Session, limit: int, out: Output) -> None:
     """List keys by id, without their secrets."""
-    found = list(
-        walk(
-            lambda token: session.access.ListApiKeys(pb.ListApiKeysRequest(page_size=PAGE, page_token=token)),
-            lambda page: list(page.api_keys),
-            limit,
-        )
+    found = collect(
+        lambda token: session.access.ListApiKeys(pb.ListApiKeysRequest(page_size=PAGE, page_token=token)),
+        lambda page: list(page.api_keys),
+        limit,
     )
     if out.json:
         out.message(pb.ListApiKeysResponse(api_keys=found))

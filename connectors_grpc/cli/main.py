@@ -91,7 +91,6 @@ def root(ctx: click.Context, server: str, key_file: Path | None, ca_file: Path |
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit. No exception's text but our own is ever printed: it might hold a secret."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core writes remarks about connections to stderr
     try:
         code = root.main(args=arguments, prog_name="connectors", standalone_mode=False)
         sys.stdout.flush()

@@ -16,7 +16,7 @@ from connectors_grpc.cli.base import (
     pass_session,
     yes_option,
 )
-from connectors_grpc.cli.connection import PAGE, Session, walk
+from connectors_grpc.cli.connection import PAGE, Session, collect
 from connectors_grpc.cli.errors import FAILED
 from connectors_grpc.cli.output import Output, labels, when, word
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
@@ -70,12 +70,10 @@ def get(session: Session, tenant_id: str, out: Output) -> None:
 @pass_session
 def list_(session: Session, limit: int, out: Output) -> None:
     """List tenants by id."""
-    found = list(
-        walk(
-            lambda token: session.tenants.ListTenants(pb.ListTenantsRequest(page_size=PAGE, page_token=token)),
-            lambda page: list(page.tenants),
-            limit,
-        )
+    found = collect(
+        lambda token: session.tenants.ListTenants(pb.ListTenantsRequest(page_size=PAGE, page_token=token)),
+        lambda page: list(page.tenants),
+        limit,
     )
     if out.json:
         out.message(pb.ListTenantsResponse(tenants=found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from asyncio import StreamReader
@@ -43,15 +44,15 @@ class Journal:
         try:
             with self.path.open("rb") as stream:
                 stream.seek(max(min(self._since, size_of(self.path)), size_of(self.path) - _TAIL))
-                told = stream.read(_TAIL).decode("utf-8", "replace").splitlines()
+                told = _lines(stream.read(_TAIL))
         except OSError:
             return []
-        return ["".join(char if char.isprintable() else "?" for char in line)[:500] for line in told[-lines:]]
+        return [_printable(line)[:500] for line in told[-lines:]]
 
     def _write(self, chunk: bytes) -> None:
         if self._echo:
-            for line in chunk.decode("utf-8", "replace").splitlines():
-                sys.stderr.write(f"{self._name} | {line}\n")
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write("".join(f"{self._name} | {_printable(line)}\n" for line in _lines(chunk)))
         if size_of(self.path) + len(chunk) > self._max:
             shift(self.path, KEEP)
             self._since = 0
@@ -60,3 +61,12 @@ class Journal:
             os.write(fd, chunk)
         finally:
             os.close(fd)
+
+
+def _lines(content: bytes) -> list[str]:
+    return content.decode("utf-8", "replace").splitlines()
+
+
+def _printable(line: str) -> str:
+    """The line, unable to steer a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable
@@ -21,8 +22,7 @@ class Report:
     def starting(self, name: str) -> None:
         """It is being started; said only where the line can be written over."""
         if self._progress.isatty():
-            self._progress.write(f"\r{name:<10} starting ...")
-            self._progress.flush()
+            _write(self._progress, f"\r{name:<10} starting ...")
 
     def ready(self, name: str, seconds: float, *, again: bool = False) -> None:
         """It is ready.  Units: seconds."""
@@ -44,11 +44,16 @@ class Report:
 
     def summary(self, lines: Iterable[str]) -> None:
         """What the person asked for."""
-        self._answer.write("\n".join(lines) + "\n")
-        self._answer.flush()
+        _write(self._answer, "\n".join(lines) + "\n")
 
     def _line(self, text: str, colour: str) -> None:
         start = "\r\x1b[K" if self._progress.isatty() else ""
         shown = f"\x1b[{colour}m{text}\x1b[0m" if colour and self._colour else text
-        self._progress.write(f"{start}{shown}\n")
-        self._progress.flush()
+        _write(self._progress, f"{start}{shown}\n")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write, or not: a terminal that has gone must not take down what runs."""
+    with contextlib.suppress(OSError, ValueError):
+        stream.write(text)
+        stream.flush()

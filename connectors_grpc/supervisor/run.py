@@ -43,7 +43,8 @@ async def run(settings: UpSettings, *, verbose: bool = False, report: Report | N
 
     work = asyncio.create_task(_up(settings, report, verbose=verbose))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, tell, number)
+        if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:  # nohup means: go on
+            loop.add_signal_handler(number, tell, number)
     with contextlib.suppress(asyncio.CancelledError):
         await work
     return INTERRUPTED if not told.empty() and told.get_nowait() is signal.SIGINT else 0

@@ -63,6 +63,8 @@ class VaultService:
             await self._vault.start()
         except EmbeddedVaultError as error:
             raise Problem(error.message, error.fix) from None
+        except OSError as error:
+            raise _of_the_system(self.name, error) from None
 
     async def wait_exit(self) -> int:
         """Wait until it ends."""
@@ -119,6 +121,9 @@ class Child:
         except TimeoutError:
             await self.stop()
             raise self._failure(f"It was not ready within {START_DEADLINE:g} s") from None
+        except OSError as error:
+            await self.stop()
+            raise _of_the_system(self.name, error) from None
         except BaseException:
             await self.stop()
             raise
@@ -157,6 +162,13 @@ class Child:
                 await asyncio.wait((self._following,), timeout=1)  # a stranger that inherited the pipe may hold it open
                 self._following.cancel()
                 self._following = None
+
+
+def _of_the_system(name: str, error: OSError) -> Problem:
+    """What the system refused: memory, processes, disk."""
+    return Problem(
+        f"{name} can't be started: {error.strerror or type(error).__name__}.", "Look at memory, disk and limits."
+    )
 
 
 def child_environment(ours: os._Environ[str]) -> dict[str, str]:

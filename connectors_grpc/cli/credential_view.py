@@ -1,0 +1,48 @@
+"""How a credential is shown: its state in a word, and what to do next."""
+
+from __future__ import annotations
+
+from connectors_grpc.cli.output import Output, labels, when, word
+from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
+from connectors_grpc.gen.connectors.v1.error_reason_pb2 import ErrorReason
+
+
+def show_one(out: Output, item: pb.Credential) -> None:
+    """One credential."""
+    if out.json:
+        out.message(item)
+        return
+    out.record(
+        (
+            ("credential", item.id),
+            ("tenant", item.tenant),
+            ("integration", item.integration),
+            ("kind", kind_of(item)),
+            ("state", state_of(item)),
+            ("next step", item.next_step),
+            ("scopes", " ".join(item.granted_scopes)),
+            ("scopes not granted", " ".join(item.missing_scopes)),
+            ("expires", when(item.expire_time)),
+            ("refreshable", "yes" if item.refreshable else "no"),
+            ("last refreshed", when(item.refresh_time)),
+            ("generation", str(item.generation)),
+            ("goes to", ", ".join(item.allowed_hosts)),
+            ("labels", labels(item.labels)),
+            ("created", when(item.create_time)),
+            ("changed", when(item.update_time)),
+        )
+    )
+
+
+def state_of(item: pb.Credential) -> str:
+    """The state in a word, with the reason where there is one."""
+    state = word(pb.Credential.State.Name(item.state), "STATE_")
+    if not item.enabled and item.state == pb.Credential.STATE_ACTIVE:
+        return "disabled"
+    reason = ErrorReason.Name(item.state_reason).removeprefix("ERROR_REASON_") if item.state_reason else ""
+    return f"{state} ({reason})" if reason and reason.lower() != state else state
+
+
+def kind_of(item: pb.Credential) -> str:
+    """What is stored, in a word."""
+    return word(pb.Credential.Kind.Name(item.kind), "KIND_") if item.kind else ""
