@@ -12,27 +12,20 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-import certifi
 import httpcore2
 
+from connectors_grpc.dialling import AddressRefused, PinningBackend, Resolver, resolve_by_system, tls_context
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.inject import authority
-from connectors_grpc.inject.address import allowed_addresses
 from connectors_grpc.ports import HttpReply, HttpRequest
-
-Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Gives the IP addresses of a host, in the order to try them. Raises: OSError."""
 
 MOST_CONNECTIONS = 100
 MOST_IDLE = 20
 IDLE_TTL = 15.0
-MOST_ADDRESSES = 4
-"""Of one name, so many are tried, each with an even share of the time."""
 _URL = re.compile(r"https?://[\x21\x24-\x7e]+")
 _OURS = frozenset(("host", "content-length", "transfer-encoding", "connection"))
 _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "DELETE", "TRACE"))
@@ -55,7 +48,7 @@ class HttpOutbound:
                 max_connections=MOST_CONNECTIONS,
                 max_keepalive_connections=MOST_IDLE,
                 keepalive_expiry=IDLE_TTL,
-                network_backend=_PinningBackend(resolve or resolve_by_system, private=private),
+                network_backend=PinningBackend(resolve or resolve_by_system, private=private),
             )
             for private in (False, True)
         )
@@ -63,8 +56,8 @@ class HttpOutbound:
     async def send(self, request: HttpRequest) -> HttpReply:
         """Send once; the whole exchange takes at most `request.timeout` seconds.
 
-        `Host`, `Content-Length` and `Connection` are set here; all other header lines go out as given, in order. The reply's
-        come back as they came. An error's `sent` says whether the request may have reached the provider (`no`, `maybe`), its
+        `Host` and `Content-Length` are set here, `Connection` and `Transfer-Encoding` left out; all other header lines go out
+        as given, in order. The reply's come back as they came. An error's `sent` says whether the request may have reached the provider (`no`, `maybe`), its
         `problem` what happened; neither they nor anything logged has a path, a query, a header or a body.
         Raises: ADDRESS_NOT_ALLOWED, PROVIDER_UNAVAILABLE, BODY_TOO_LARGE; INVALID_FIELD for what can't be sent as HTTP.
         """
@@ -75,7 +68,7 @@ class HttpOutbound:
         try:
             async with asyncio.timeout(request.timeout):
                 reply = await _exchange(pool, prepared, request.max_body)
-        except (TimeoutError, OSError, UnicodeError, _AddressRefused, _TooLarge, *_FAILURES) as error:
+        except (TimeoutError, OSError, UnicodeError, AddressRefused, _TooLarge, *_FAILURES) as error:
             failure = _refusal(error, where, progress, request.max_body)
         else:
             return reply
@@ -85,10 +78,6 @@ class HttpOutbound:
         """Close every connection."""
         await self._public.aclose()
         await self._private.aclose()
-
-
-class _AddressRefused(Exception):
-    """A resolved address is private or reserved."""
 
 
 class _TooLarge(Exception):
@@ -184,7 +173,7 @@ def _more_came(response: httpcore2.Response) -> bool:
 
 def _refusal(error: Exception, where: str, progress: _Progress, max_body: int) -> ConnectorsError:
     match error:
-        case _AddressRefused():
+        case AddressRefused():
             return ConnectorsError(Reason.ADDRESS_NOT_ALLOWED, {"host": where})
         case _TooLarge():
             return ConnectorsError(Reason.BODY_TOO_LARGE, {"host": where, "limit_bytes": str(max_body)})
@@ -204,92 +193,6 @@ def _refusal(error: Exception, where: str, progress: _Progress, max_body: int) -
             problem = "protocol"
     details = {"host": where, "problem": problem, "sent": "maybe" if progress.sent else "no"}
     return ConnectorsError(Reason.PROVIDER_UNAVAILABLE, details)
-
-
-class _PinningBackend(httpcore2.AsyncNetworkBackend):
-    """Resolves, checks and dials in one place: what passed the check is what is dialled (attacks 11 and 12).
-
-    TLS above it still verifies the host's name, which the transport keeps for that.
-    """
-
-    def __init__(self, resolve: Resolver, *, private: bool) -> None:
-        self._resolve = resolve
-        self._allow_private = private
-        self._dialler = httpcore2.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        resolved = await self._resolve(host, port)
-        addresses = allowed_addresses(resolved, private=self._allow_private)[:MOST_ADDRESSES]
-        if not addresses:
-            raise _AddressRefused if resolved else socket.gaierror("no address")
-        share = None if timeout is None else timeout / len(addresses)
-        last: Exception | None = None
-        for address in addresses:
-            try:
-                return _Stream(await self._dialler.connect_tcp(address, port, share, local_address, socket_options))
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-                last = error
-        raise last or OSError("no address")
-
-
-class _Stream(httpcore2.AsyncNetworkStream):
-    """A dialled connection that can be marked as not to be used again, and that ends with a cancelled TLS handshake.
-
-    The transport would leave the latter open, and asks `is_readable` before it uses a kept connection.
-    """
-
-    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
-        self._stream = stream
-        self.spent = False
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._stream.read(max_bytes, timeout)
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore2.AsyncNetworkStream:
-        try:
-            return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
-        except BaseException:
-            await self._stream.aclose()
-            raise
-
-    def get_extra_info(self, info: str) -> Any:
-        return True if info == "is_readable" and self.spent else self._stream.get_extra_info(info)
-
-
-async def resolve_by_system(host: str, port: int) -> Sequence[str]:
-    """The system's resolver; it also reads `127.1` and its kind, so that those are checked as what they mean."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    except UnicodeError:
-        raise socket.gaierror("no DNS name") from None
-    return [str(address[0]) for *_, address in found]
-
-
-def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
-    """Verifying, TLS 1.2 or newer; `ca_file` adds roots to the system's, it does not replace them."""
-    context = ssl.create_default_context()
-    paths = ssl.get_default_verify_paths()
-    if paths.cafile is None and paths.capath is None:
-        context.load_verify_locations(cafile=certifi.where())
-    if ca_file is not None:
-        context.load_verify_locations(cafile=ca_file)
-    return context
 
 
 def silence_http_libraries() -> None:
