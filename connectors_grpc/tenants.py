@@ -63,6 +63,11 @@ class Tenants:
             case TenantState.DELETING:
                 raise ConnectorsError(Reason.TENANT_NOT_FOUND, {"tenant": tenant_id})
 
+    async def of_uid(self, tenant_id: TenantId, uid: TenantUid) -> Tenant | None:
+        """The tenant of that very uid, whatever its state; None if it is gone. Reads past the cache."""
+        tenant = await self._read(tenant_id)
+        return tenant if tenant and tenant.uid == uid else None
+
     async def bound(self, tenant_id: TenantId, uid: TenantUid) -> Tenant | None:
         """The tenant of that very uid, if it may be used now: for what was begun earlier, without a caller."""
         tenant = await self._recent.get(tenant_id, self._read)

@@ -71,7 +71,8 @@ class Material:
 class Credential:
     """What is not secret about a credential. `version` is the KV version that was read, and the etag.
 
-    `generation` counts materials from 1; `reason` is an ErrorReason name where the state is not ACTIVE;
+    `generation` counts materials from 1; `reason` is an ErrorReason name where the state is not ACTIVE, and `detail` a constant
+    that says more of it (`refresh_interrupted`: an answer of the provider was lost with the process that had asked);
     `parent` is a fingerprint of the refresh token that the material was obtained with.
     """
 
@@ -84,6 +85,7 @@ class Credential:
     create_time: datetime
     update_time: datetime
     reason: str = ""
+    detail: str = ""
     enabled: bool = True
     granted_scopes: tuple[str, ...] = ()
     requested_scopes: tuple[str, ...] = ()

@@ -135,6 +135,7 @@ def credential(record: Credential) -> credentials.Credential:
         kind=KIND[record.kind],
         state=CREDENTIAL_STATE[record.state],
         state_reason=reasons.ErrorReason.Value(reason),
+        state_detail=record.detail,
         enabled=record.enabled,
         granted_scopes=record.granted_scopes,
         missing_scopes=missing,

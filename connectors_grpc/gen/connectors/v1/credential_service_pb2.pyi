@@ -130,6 +130,7 @@ class Credential(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     NEXT_STEP_FIELD_NUMBER: _builtins.int
+    STATE_DETAIL_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Whose it is."""
     id: _builtins.str
@@ -152,6 +153,10 @@ class Credential(_message.Message):
     """Changes with each write. Given in an update, it must be the current one."""
     next_step: _builtins.str
     """What a person or operator should do now, in words. Empty: nothing."""
+    state_detail: _builtins.str
+    """More on state_reason: `invalid_grant` (the provider refused the refresh token), `refresh_interrupted` (its answer was lost
+    with the process that had asked). Empty: nothing more is known.
+    """
     @_builtins.property
     def granted_scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes that the provider granted."""
@@ -206,10 +211,11 @@ class Credential(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         next_step: _builtins.str = ...,
+        state_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "refresh_time", b"refresh_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_hosts", b"allowed_hosts", "create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "granted_scopes", b"granted_scopes", "id", b"id", "integration", b"integration", "kind", b"kind", "labels", b"labels", "missing_scopes", b"missing_scopes", "next_step", b"next_step", "refresh_time", b"refresh_time", "refreshable", b"refreshable", "state", b"state", "state_reason", b"state_reason", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_hosts", b"allowed_hosts", "create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "granted_scopes", b"granted_scopes", "id", b"id", "integration", b"integration", "kind", b"kind", "labels", b"labels", "missing_scopes", b"missing_scopes", "next_step", b"next_step", "refresh_time", b"refresh_time", "refreshable", b"refreshable", "state", b"state", "state_detail", b"state_detail", "state_reason", b"state_reason", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
