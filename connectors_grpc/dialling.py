@@ -44,7 +44,7 @@ class PinningBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Dial the first checked address that answers. Raises: AddressRefused, OSError, httpcore2.ConnectError, ConnectTimeout."""
+        """Dial the first checked address that answers.  Raises: AddressRefused, OSError, ConnectError, ConnectTimeout."""
         resolved = await self._resolve(host, port)
         addresses = allowed_addresses(resolved, private=self._allow_private)[:MOST_ADDRESSES]
         if not addresses:

@@ -57,8 +57,9 @@ class HttpOutbound:
         """Send once; the whole exchange takes at most `request.timeout` seconds.
 
         `Host` and `Content-Length` are set here, `Connection` and `Transfer-Encoding` left out; all other header lines go out
-        as given, in order. The reply's come back as they came. An error's `sent` says whether the request may have reached the provider (`no`, `maybe`), its
-        `problem` what happened; neither they nor anything logged has a path, a query, a header or a body.
+        as given, in order. The reply's come back as they came. An error's `sent` says whether the request may have reached
+        the provider (`no`, `maybe`), its `problem` what happened; neither they nor anything logged has a path, a query, a
+        header or a body.
         Raises: ADDRESS_NOT_ALLOWED, PROVIDER_UNAVAILABLE, BODY_TOO_LARGE; INVALID_FIELD for what can't be sent as HTTP.
         """
         progress = _Progress()
