@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import shlex
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from tests.openbao import OpenBao
 
 LISTENERS = ("grpc-listen", "http-listen", "sidecar-listen", "simulator-listen")
 CHILDREN = {"server": "serve", "sidecar": "sidecar", "simulator": "simulate", "OpenBao": "bao"}
@@ -63,6 +66,8 @@ class Up:
     ports: dict[str, int]
     process: subprocess.Popen[bytes] | None = None
     starts: list[float] = field(default_factory=list)
+    demo: bool = True
+    more: tuple[str, ...] = ()
 
     @property
     def state(self) -> Path:
@@ -72,7 +77,9 @@ class Up:
     def arguments(self) -> list[str]:
         """The command."""
         listen = [text for name, port in self.ports.items() for text in (f"--{name}", f"127.0.0.1:{port}")]
-        return [sys.executable, "-m", "connectors_grpc", "up", "--demo", "--state-dir", str(self.state), *listen]
+        demo = ("--demo",) if self.demo else ()
+        command = [sys.executable, "-m", "connectors_grpc", "up", *demo, "--state-dir", str(self.state)]
+        return [*command, *listen, *self.more]
 
     def environment(self) -> dict[str, str]:
         """No setting of whoever runs the tests."""
@@ -287,3 +294,28 @@ def test_no_secret_leaves_its_file(up: Up) -> None:
     for path in up.state.rglob("*"):
         if not path.is_symlink():
             assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+
+
+async def test_with_a_vault_of_ones_own_none_is_brought_along(private_openbao: OpenBao, short_tmp: Path) -> None:
+    """`--vault-addr`: server and sidecar only, on the operator's Vault, and keys where they belong."""
+    root = Path(tempfile.mkdtemp(prefix="own-up-", dir=short_tmp))
+    up = Up(root, dict(zip(LISTENERS[:3], free_ports(3), strict=True)), demo=False)
+    up.more = ("--vault-addr", private_openbao.address, "--vault-secret-id-file", str(private_openbao.layout.approle))
+    try:
+        await asyncio.to_thread(up.start)
+        assert set(up.children()) == {"server", "sidecar"}
+        assert "acme" in (await asyncio.to_thread(up.cli, "tenant", "create", "acme")).stdout
+        assert private_openbao.address in up.out()
+    finally:
+        assert await asyncio.to_thread(up.end, signal.SIGTERM) == 0
+
+
+def test_a_server_that_cannot_start_is_explained(short_tmp: Path) -> None:
+    """Its last words are shown, nothing is left running, and the exit code is 1."""
+    root = Path(tempfile.mkdtemp(prefix="bad-up-", dir=short_tmp))
+    up = Up(root, dict(zip(LISTENERS[:3], free_ports(3), strict=True)), demo=False)
+    up.more = ("--vault-addr", "http://127.0.0.1:1", "--vault-secret-id-file", str(root / "missing"))
+    done = subprocess.run(up.arguments(), capture_output=True, text=True, check=False, timeout=90, env=up.environment())
+    assert done.returncode == 1
+    assert "server did not come up" in done.stderr
+    assert str(up.state / "logs" / "server.log") in done.stderr
