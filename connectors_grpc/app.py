@@ -30,6 +30,7 @@ from connectors_grpc.errors import ConnectorsError
 from connectors_grpc.http.app import Health, HttpFace
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.outbound import HttpOutbound
+from connectors_grpc.ports import Clock
 from connectors_grpc.proxying import Proxying
 from connectors_grpc.rpc.access_service import AccessServicer
 from connectors_grpc.rpc.credential_service import CredentialServicer
@@ -59,9 +60,9 @@ class Platform:
 
 
 @asynccontextmanager
-async def platform(settings: ServerSettings, vault: VaultClient) -> AsyncIterator[Platform]:
+async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -> AsyncIterator[Platform]:
     """The use cases over one Vault. Leaving waits for refreshes under way: what a provider answered is stored."""
-    clock, audit, changes = SystemClock(), LogAudit(), ChangeFeed()
+    audit, changes = LogAudit(), ChangeFeed()
     records, secrets = VaultDocuments(vault, mount="connectors"), VaultDocuments(vault, mount="secret")
     platform_cipher, cipher = VaultCiphers(vault, mount="connectors-transit"), VaultCiphers(vault, mount="transit")
     outbound = HttpOutbound(ca_file=settings.outbound_ca_file)
@@ -87,18 +88,21 @@ async def platform(settings: ServerSettings, vault: VaultClient) -> AsyncIterato
         AccessServicer(access, tenants),
     )
     try:
-        async with refreshing.flights:
+        async with refreshing.flights, connecting.flights:
             yield Platform(access, servicers, connecting, flows, deleting)
     finally:
         await outbound.aclose()
 
 
 @asynccontextmanager
-async def running(settings: ServerSettings) -> AsyncIterator[GrpcServer]:
-    """The whole server, up: both ports answer and the first keys are there. Leaving stops it in order."""
+async def running(settings: ServerSettings, *, clock: Clock | None = None) -> AsyncIterator[GrpcServer]:
+    """The whole server, up: both ports answer and the first keys are there. Leaving stops it in order.
+
+    `clock` is the system's unless a test gives its own.
+    """
     async with AsyncExitStack() as stack:
         vault = await stack.enter_async_context(connect(vault_settings(settings)))
-        built = await stack.enter_async_context(platform(settings, vault))
+        built = await stack.enter_async_context(platform(settings, vault, clock or SystemClock()))
         if settings.bootstrap_keys is not None:
             await bootstrap_keys(built.access, settings.bootstrap_keys)
         server = GrpcServer(built.servicers, Boundary(built.access), settings)

@@ -43,6 +43,7 @@ from connectors_grpc.gen.connectors.v1 import (
 from connectors_grpc.gen.connectors.v1 import (
     tenant_service_pb2 as tenants,
 )
+from connectors_grpc.ports import Clock
 from connectors_grpc.settings import ServerSettings
 from tests.openbao import OpenBao
 
@@ -66,7 +67,7 @@ class Refused(Exception):
     """A call ended with an error, read the way a client reads it."""
 
     def __init__(self, error: grpc.RpcError) -> None:
-        status = rpc_status.from_call(error)
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
         assert status is not None, f"no google.rpc.Status came with {error.code()}"
         infos, self.fields, self.retry_after = [], [], None
         for detail in status.details:
@@ -194,8 +195,10 @@ class Server:
 
 
 @asynccontextmanager
-async def running_server(openbao: OpenBao, keys: Path, **settings: Any) -> AsyncIterator[Server]:
-    """A server over that OpenBao, on free ports."""
+async def running_server(
+    openbao: OpenBao, keys: Path, *, clock: Clock | None = None, **settings: Any
+) -> AsyncIterator[Server]:
+    """A server over that OpenBao, on free ports, by the system's clock unless one is given."""
     http_port = free_port()
     wanted = ServerSettings(
         grpc_listen=Address("127.0.0.1", 0),
@@ -205,7 +208,7 @@ async def running_server(openbao: OpenBao, keys: Path, **settings: Any) -> Async
         bootstrap_keys=keys,
         **settings,
     )
-    async with app.running(wanted) as grpc_server:
+    async with app.running(wanted, clock=clock) as grpc_server:
         address = f"127.0.0.1:{grpc_server.port}"
         async with grpc.aio.insecure_channel(address) as channel:
             yield Server(address, f"http://127.0.0.1:{http_port}", keys, channel)

@@ -12,17 +12,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
+from connectors_grpc.credentials.asking import ask
 from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, new_handle, unknown
+from connectors_grpc.credentials.insisting import insist
 from connectors_grpc.credentials.managing import Managing, NewMaterial
 from connectors_grpc.credentials.refreshing import expires_at
 from connectors_grpc.domain.definition import Integration, OAuth, OAuthClient
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
+from connectors_grpc.flight import SingleFlight
 from connectors_grpc.integrations import PLATFORM_KEY, Integrations
 from connectors_grpc.oauth2 import authorize, token_request
 from connectors_grpc.oauth2.errors import OAuthError, connectors_error
-from connectors_grpc.oauth2.token_reply import parse_token_reply
 from connectors_grpc.ports import Audit, Ciphers, Clock, Outbound
 from connectors_grpc.secret import Secret
 from connectors_grpc.tenants import Tenants
@@ -31,6 +33,7 @@ CallbackParameters = Mapping[str, Sequence[str]]
 """Every value of every parameter: that one comes twice is for the protocol to refuse."""
 
 MOST_SCOPES = 100
+MOST_CONFLICTS = 10
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,512}")
 
 
@@ -63,7 +66,10 @@ class Begun:
 
 
 class Connecting:
-    """The use cases of the connect link. `public_url` is a setting, never taken from a Host header."""
+    """The use cases of the connect link. `public_url` is a setting, never taken from a Host header.
+
+    Owns its flights: close it after the servers.
+    """
 
     def __init__(
         self,
@@ -86,6 +92,7 @@ class Connecting:
         self._audit = audit
         self._clock = clock
         self._public_url = public_url.rstrip("/")
+        self.flights: SingleFlight[str, Credential] = SingleFlight()
 
     async def start(
         self,
@@ -188,7 +195,8 @@ class Connecting:
         integration = await self._integrations.get(flow.integration, fresh=True)
         try:
             code = authorize.check_callback(parameters, _oauth(integration))
-            return await self._exchange(flow, state, tenant, integration, code)
+            # From here on nobody's leaving stops it: the code is used up, and what it gave is stored.
+            return await self.flights.run(state, lambda: self._exchange(flow, state, tenant, integration, code))
         except OAuthError as error:
             failure = connectors_error(error)
             self._record(flow, "CompleteAuthorization", failure.reason)
@@ -209,7 +217,7 @@ class Connecting:
             allow_private_addresses=integration.allow_private_addresses,
         )
         sent = self._clock.now()
-        reply = parse_token_reply(await self._outbound.send(request), oauth, self._clock.now())
+        reply = await ask(self._outbound, self._clock, request, oauth)
         new = NewMaterial(
             kind=CredentialKind.OAUTH,
             fields={**reply.extra, "access_token": reply.access_token},
@@ -220,9 +228,19 @@ class Connecting:
             issue_time=sent,
             token_type=reply.token_type,
         )
-        credential = await self._managing.store(tenant, integration, flow.credential, new, caller=flow.started_by)
+        credential = await insist(lambda: self._store(flow, tenant, integration, new), tenant.id, flow.credential)
         self._record(flow, "CompleteAuthorization", "connected")
         return credential
+
+    async def _store(self, flow: Flow, tenant: Tenant, integration: Integration, new: NewMaterial) -> Credential:
+        """Over whatever is there: a person has just consented, so that who wrote in between gives way."""
+        for _ in range(MOST_CONFLICTS):
+            try:
+                return await self._managing.store(tenant, integration, flow.credential, new, caller=flow.started_by)
+            except ConnectorsError as error:
+                if error.reason is not Reason.CONFLICT:
+                    raise
+        raise ConnectorsError(Reason.CONFLICT)
 
     def _record(self, flow: Flow, action: str, result: str) -> None:
         self._audit.record(action, caller=flow.started_by, tenant=flow.tenant, target=flow.credential, result=result)

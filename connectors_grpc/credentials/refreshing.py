@@ -7,34 +7,35 @@ provider may have rotated: what it answered is written, and written again until 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from connectors_grpc import lifecycle, logs
+from connectors_grpc import lifecycle
+from connectors_grpc.credentials.asking import ask
+from connectors_grpc.credentials.backoff import Backoff
 from connectors_grpc.credentials.checks import check_state, needs_reauth, not_found
+from connectors_grpc.credentials.insisting import insist
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
-from connectors_grpc.domain.definition import Integration, OAuth, OAuthClient
+from connectors_grpc.domain.definition import Integration, OAuth
 from connectors_grpc.domain.ids import CredentialId
 from connectors_grpc.domain.records import Credential, CredentialState, Material, Tenant
-from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason, VaultUnavailable
+from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason
 from connectors_grpc.flight import SingleFlight
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.oauth2 import token_request
 from connectors_grpc.oauth2.errors import InvalidGrant, TokenError, connectors_error
-from connectors_grpc.oauth2.token_reply import TokenReply, parse_token_reply
+from connectors_grpc.oauth2.token_reply import TokenReply
 from connectors_grpc.ports import Audit, Change, Changes, Clock, Outbound
 from connectors_grpc.secret import Secret
 
 YOUNG = timedelta(seconds=30)
 """A token younger than this is not refreshed because an upstream answered 401 (attack 33)."""
-WRITE_ATTEMPTS = 40
-"""How often an answer is written before it is given up: with the pauses below, about ten minutes of a Vault that is down."""
-LONGEST_PAUSE = 20.0
-
-log = logs.get("refresh")
+PASSING = frozenset((Reason.PROVIDER_UNAVAILABLE, Reason.VAULT_UNAVAILABLE, Reason.OAUTH_CLIENT_REFUSED))
+"""Why a refresh may fail while nothing is wrong with the credential."""
+PROVIDERS = PASSING - {Reason.VAULT_UNAVAILABLE}
+"""Those after which the provider is left alone for a while."""
 
 
 def fingerprint(token: Secret) -> str:
@@ -69,6 +70,7 @@ class Refreshing:
         self._changes = changes
         self._audit = audit
         self._clock = clock
+        self._backoff: Backoff[tuple[str, CredentialId, int]] = Backoff(clock)
         self.flights: SingleFlight[tuple[str, CredentialId], Held] = SingleFlight()
 
     async def read(self, tenant: Tenant, credential_id: CredentialId) -> Held:
@@ -90,7 +92,7 @@ class Refreshing:
     ) -> Held:
         """The credential with a token that lives for `min_ttl` at least, refreshed on the way if it is near its end.
 
-        A refresh that fails for a passing reason is no error while the token still lives.
+        A refresh that fails for a passing reason is no error while the token still lives, and is not tried again at once.
         Raises: CREDENTIAL_NOT_FOUND, what `check_state` raises, CREDENTIAL_EXPIRED, PROVIDER_UNAVAILABLE, OAUTH_CLIENT_REFUSED.
         """
         held = await self.read(tenant, credential_id)
@@ -103,17 +105,17 @@ class Refreshing:
             if lifecycle.usable(held.credential, now, timedelta(0)):
                 return held
             raise ConnectorsError(Reason.CREDENTIAL_EXPIRED, {"tenant": tenant.id, "credential": credential_id})
+        generation = held.credential.generation
         try:
-            return await self._fly(tenant, credential_id, held.credential.generation)
+            self._backoff.check((tenant.uid, credential_id, generation))
+            renewed = await self._fly(tenant, credential_id, generation)
         except ConnectorsError as error:
-            passing = error.reason in (
-                Reason.PROVIDER_UNAVAILABLE,
-                Reason.VAULT_UNAVAILABLE,
-                Reason.OAUTH_CLIENT_REFUSED,
-            )
-            if passing and lifecycle.usable(held.credential, self._clock.now(), timedelta(0)):
+            if error.reason in PASSING and lifecycle.usable(held.credential, self._clock.now(), timedelta(0)):
                 return held
             raise
+        # It may have been switched off or revoked while the provider took its time.
+        check_state(renewed.credential)
+        return renewed
 
     async def _due(self, credential: Credential, min_ttl: timedelta, now: datetime) -> bool:
         if credential.expire_time is None or not credential.refreshable:
@@ -153,29 +155,30 @@ class Refreshing:
         integration = await self._integrations.get(held.credential.integration)
         if integration.oauth is None:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth"})
-        client = await self._integrations.client_for(integration.id, tenant)
         material = await self.open(tenant, held)
         if material.refresh_token is None:
             raise ConnectorsError(Reason.CREDENTIAL_EXPIRED, {"tenant": tenant.id, "credential": credential_id})
         sent = self._clock.now()
         try:
-            reply = await self._ask(integration, integration.oauth, client, material.refresh_token)
+            reply = await self._ask(tenant, integration, integration.oauth, material.refresh_token)
         except InvalidGrant:
             return await self._refused(tenant, held)
-        except TokenError as error:
-            failure = connectors_error(error, refreshing=True)
+        except (TokenError, ConnectorsError) as error:
+            failure = error if isinstance(error, ConnectorsError) else connectors_error(error, refreshing=True)
+            if failure.reason in PROVIDERS:
+                self._backoff.failed((tenant.uid, credential_id, seen), failure)
             self._audited(tenant, held.credential, failure.reason)
             raise failure from None
+        self._backoff.succeeded((tenant.uid, credential_id, seen))
         renewed = self._renewed(held.credential, material, reply, integration.oauth, sent)
-        return await self._write(tenant, held, *renewed)
+        return await insist(lambda: self._settle(tenant, held.credential, *renewed), tenant.id, credential_id)
 
-    async def _ask(
-        self, integration: Integration, oauth: OAuth, client: OAuthClient, refresh_token: Secret
-    ) -> TokenReply:
+    async def _ask(self, tenant: Tenant, integration: Integration, oauth: OAuth, refresh_token: Secret) -> TokenReply:
+        client = await self._integrations.client_for(integration.id, tenant)
         request = token_request.refresh(
             oauth, client, refresh_token=refresh_token, allow_private_addresses=integration.allow_private_addresses
         )
-        return parse_token_reply(await self._outbound.send(request), oauth, self._clock.now())
+        return await ask(self._outbound, self._clock, request, oauth)
 
     def _renewed(
         self, credential: Credential, material: Material, reply: TokenReply, oauth: OAuth, sent: datetime
@@ -198,22 +201,24 @@ class Refreshing:
         )
         return record, renewed
 
-    async def _write(self, tenant: Tenant, held: Held, record: Credential, material: Material) -> Held:
-        """Store what the provider answered; the store may be down for a while, or others may have written meanwhile."""
-        for attempt in range(WRITE_ATTEMPTS):
+    async def _settle(self, tenant: Tenant, read: Credential, record: Credential, material: Material) -> Held:
+        """Store what the provider answered over what was read, or over labels and states that changed beside us."""
+        try:
+            ciphertext = await self._keeper.seal(tenant, record.id, material)
+        except KeyMissing:
+            raise not_found(tenant.id, record.id) from None
+        while True:
             try:
-                ciphertext = await self._keeper.seal(tenant, record.id, material)
                 written = await self._keeper.write(tenant, Held(record, ciphertext))
-            except VaultUnavailable:
-                pause = min(LONGEST_PAUSE, 0.25 * 2**attempt)
-                log.warning("refresh_not_stored_yet", tenant=tenant.id, credential=record.id, retry_in_s=pause)
-                await asyncio.sleep(pause)
             except Conflict:
-                current = await self._keeper.read(tenant, record.id)
-                if current is None or not _ours_is_newer(current.credential, held.credential):
+                current = await self.read(tenant, record.id)
+                if _is_ours(current.credential, record):
+                    return current  # an attempt that seemed to fail
+                if not _ours_is_newer(current.credential, read):
                     self._audited(tenant, record, "superseded")
-                    raise ConnectorsError(Reason.CONFLICT) from None
-                # Labels or state changed beside us: what we hold may be the only good token, so it goes in over that.
+                    check_state(current.credential)
+                    return current
+                # Labels or state changed: what we hold may be the only good token, so it goes in over that.
                 record = replace(
                     record,
                     version=current.credential.version,
@@ -222,14 +227,10 @@ class Refreshing:
                     state=lifecycle.next_state(current.credential.state, lifecycle.Event.REFRESHED),
                     reason="",
                 )
-            except KeyMissing:
-                raise not_found(tenant.id, record.id) from None
             else:
                 self._audited(tenant, written.credential, "refreshed")
                 self._changes.publish(Change(tenant=tenant.id, credential=record.id))
                 return written
-        self._audited(tenant, record, "not stored")
-        raise VaultUnavailable
 
     async def _refused(self, tenant: Tenant, held: Held) -> Held:
         """`invalid_grant` is terminal only if nobody else refreshed meanwhile.  Source: RFC 6749 section 5.2."""
@@ -256,6 +257,15 @@ class Refreshing:
             generation=credential.generation,
             result=result,
         )
+
+
+def _is_ours(current: Credential, record: Credential) -> bool:
+    """Whether what is stored is what we wanted to store."""
+    return (current.generation, current.issue_time, current.parent) == (
+        record.generation,
+        record.issue_time,
+        record.parent,
+    )
 
 
 def _ours_is_newer(current: Credential, read: Credential) -> bool:
