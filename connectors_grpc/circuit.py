@@ -1,7 +1,7 @@
 """A provider that is down is not hammered: pure decisions on when it may be asked again. Time comes in as an argument.
 
-Two measures. A circuit a provider: after several failures in a row nobody asks for a while, then one may try (half-open). A
-back-off a credential: each failure of its own doubles the pause, with jitter, up to a cap.
+After several failures in a row nobody asks for a while, then one may try (half-open); each further failure doubles the pause.
+Pauses of single credentials are credentials/backoff.py's.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 FAILURES = 5
 OPEN_FOR = 10.0
 LONGEST_OPEN = 300.0
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 300.0
 MOST = 10_000
 
 
@@ -63,30 +61,3 @@ class Circuits:
             state.closed_until = now + min(max(pause, retry_after or 0.0), LONGEST_OPEN)
         while len(self._states) > self._most:
             self._states.popitem(last=False)
-
-
-class Backoffs:
-    """One pause a credential. Bounded as circuits are."""
-
-    def __init__(self, most: int = MOST) -> None:
-        self._most = most
-        self._pauses: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
-
-    def wait(self, key: tuple[str, str], now: float) -> float:
-        """0 if it may be tried now; else seconds to wait."""
-        return max(0.0, self._pauses.get(key, (0, 0.0))[1] - now)
-
-    def passed(self, key: tuple[str, str]) -> None:
-        """It worked."""
-        self._pauses.pop(key, None)
-
-    def failed(self, key: tuple[str, str], now: float, jitter: float, retry_after: float | None = None) -> float:
-        """It did not; says for how long to leave it. Bounds: jitter in [0, 1) shortens the pause by up to half."""
-        failures = self._pauses.get(key, (0, 0.0))[0] + 1
-        pause: float = min(FIRST_PAUSE * 2 ** min(failures - 1, 16), LONGEST_PAUSE) * (1 - jitter / 2)
-        pause = max(pause, min(retry_after or 0.0, LONGEST_PAUSE))
-        self._pauses[key] = (failures, now + pause)
-        self._pauses.move_to_end(key)
-        while len(self._pauses) > self._most:
-            self._pauses.popitem(last=False)
-        return pause
