@@ -52,6 +52,13 @@ class Access:
         self._clock = clock
         self._recent: Recent[KeyId, ApiKey | None] = Recent(clock)
 
+    def forget(self, change: Change | None) -> None:
+        """Drop what a change, perhaps of another replica, made old; None: everything."""
+        if change is None:
+            self._recent.clear()
+        elif change.key is not None:
+            self._recent.drop(change.key)
+
     async def authenticate(self, text: Secret) -> ApiKey:
         """The key that `text` is. Raises: API_KEY_INVALID, VAULT_UNAVAILABLE."""
         match = KEY.fullmatch(text.reveal())

@@ -17,18 +17,20 @@ from connectors_grpc.audit import LogAudit
 from connectors_grpc.bootstrap import bootstrap_keys
 from connectors_grpc.boundary import Boundary
 from connectors_grpc.catalogue import load_catalogue
-from connectors_grpc.changes import ChangeFeed
 from connectors_grpc.clock import SystemClock
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.flows import Flows
 from connectors_grpc.credentials.keeping import Keeper
 from connectors_grpc.credentials.leasing import Leasing
 from connectors_grpc.credentials.managing import Managing
+from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.refreshing import Refreshing
+from connectors_grpc.credentials.renewing import Renewing
 from connectors_grpc.deleting import Deleting
 from connectors_grpc.errors import ConnectorsError
 from connectors_grpc.http.app import Health, HttpFace
 from connectors_grpc.integrations import Integrations
+from connectors_grpc.journals import JournaledChanges
 from connectors_grpc.outbound import HttpOutbound
 from connectors_grpc.ports import Clock
 from connectors_grpc.proxying import Proxying
@@ -39,6 +41,7 @@ from connectors_grpc.rpc.proxy_service import ProxyServicer
 from connectors_grpc.rpc.server import GrpcServer, Servicers
 from connectors_grpc.rpc.tenant_service import TenantServicer
 from connectors_grpc.settings import ServerSettings
+from connectors_grpc.spill import SpillDirectory
 from connectors_grpc.tenants import Tenants
 from connectors_grpc.vault import VaultCiphers, VaultClient, VaultDocuments, VaultSettings, connect
 from connectors_grpc.watching import Watching
@@ -57,21 +60,25 @@ class Platform:
     connecting: Connecting
     flows: Flows
     deleting: Deleting
+    renewing: Renewing
 
 
 @asynccontextmanager
 async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -> AsyncIterator[Platform]:
     """The use cases over one Vault. Leaving waits for refreshes under way: what a provider answered is stored."""
-    audit, changes = LogAudit(), ChangeFeed()
     records, secrets = VaultDocuments(vault, mount="connectors"), VaultDocuments(vault, mount="secret")
+    audit, changes = LogAudit(), JournaledChanges(records)
     platform_cipher, cipher = VaultCiphers(vault, mount="connectors-transit"), VaultCiphers(vault, mount="transit")
     outbound = HttpOutbound(ca_file=settings.outbound_ca_file)
 
     access = Access(records, changes, audit, clock)
     tenants = Tenants(records, cipher, changes, audit, clock)
-    integrations = Integrations(records, platform_cipher, load_catalogue(), audit, clock)
+    integrations = Integrations(records, platform_cipher, load_catalogue(), changes, audit, clock)
     keeper = Keeper(secrets, cipher, clock)
-    refreshing = Refreshing(keeper, integrations, outbound, changes, audit, clock)
+    spill = SpillDirectory(settings.state_dir / "spill")
+    leases = RefreshLeases(records, clock, spill.replica)
+    renewing = Renewing(keeper, tenants, integrations, outbound, leases, spill, changes, audit, clock)
+    refreshing = Refreshing(keeper, integrations, renewing, clock)
     managing = Managing(tenants, integrations, keeper, outbound, changes, audit, clock)
     leasing = Leasing(tenants, integrations, refreshing, access, audit, clock)
     proxying = Proxying(leasing, outbound, audit)
@@ -88,9 +95,12 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
         AccessServicer(access, tenants),
     )
     try:
-        async with refreshing.flights, connecting.flights:
-            yield Platform(access, servicers, connecting, flows, deleting)
+        for cache in (access, tenants, integrations):
+            changes.on_change(cache.forget)
+        async with changes, refreshing.flights, connecting.flights:
+            yield Platform(access, servicers, connecting, flows, deleting, renewing)
     finally:
+        spill.close()
         await outbound.aclose()
 
 
@@ -218,6 +228,7 @@ async def _sweeping(built: Platform) -> AsyncIterator[None]:
     async def sweep() -> None:
         while True:
             with suppress(ConnectorsError):
+                await built.renewing.recover()
                 await built.flows.sweep()
                 await built.deleting.sweep()
             await asyncio.sleep(SWEEP_EVERY)

@@ -1,11 +1,11 @@
-"""The feed of changes within one process. The production one for a single replica; replicas need more."""
+"""The feed of changes within one process. Replicas need more: connectors_grpc.journals puts it around this."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from connectors_grpc.ports import Change
@@ -25,9 +25,23 @@ class ChangeFeed:
         self._capacity = capacity
         # Weak, so that a subscriber that is gone without a word leaves nothing behind.
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
+        self._caches: list[Callable[[Change | None], None]] = []
+
+    def on_change(self, forget: Callable[[Change | None], None]) -> None:
+        """Have a cache of this process forget, before any subscriber hears of it; None: everything. Must not raise."""
+        self._caches.append(forget)
 
     def publish(self, change: Change) -> None:
         """See ports.Changes."""
+        self._tell(change)
+
+    def resync(self) -> None:
+        """Tell all that something was missed: None, whose meaning is to read everything again."""
+        self._tell(None)
+
+    def _tell(self, change: Change | None) -> None:
+        for forget in self._caches:
+            forget(change)
         for subscription in list(self._subscriptions):
             subscription.put(change)
 
@@ -47,13 +61,16 @@ class Subscription(AsyncIterator[Change | None]):
         self._ready = asyncio.Event()
         self._closed = False
 
-    def put(self, change: Change) -> None:
-        """Add a change. Over the bound, all that wait give way to one None: read everything again."""
+    def put(self, change: Change | None) -> None:
+        """Add a change. Over the bound, or before a None, all that wait give way to one None: read everything again."""
         if self._closed:
             return
-        if len(self._queue) >= self._capacity:
+        if change is None or len(self._queue) >= self._capacity:
             self._queue.clear()
             self._queue.append(None)
+        if change is None:
+            self._ready.set()
+            return
         # Behind a None the change must stay: the reader may read everything before this change has landed.
         self._queue.append(change)
         self._ready.set()

@@ -12,7 +12,7 @@ from connectors_grpc.domain.definition import Api, Integration, OAuth, OAuthClie
 from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.domain.records import ApiKey, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason, Undecipherable
-from connectors_grpc.ports import Audit, Ciphers, Clock, Documents
+from connectors_grpc.ports import Audit, Change, Changes, Ciphers, Clock, Documents
 from connectors_grpc.recent import Recent
 from connectors_grpc.secret import Secret
 
@@ -70,15 +70,28 @@ class Integrations:
         documents: Documents,
         ciphers: Ciphers,
         catalogue: Mapping[IntegrationId, Integration],
+        changes: Changes,
         audit: Audit,
         clock: Clock,
     ) -> None:
         self._documents = documents
         self._ciphers = ciphers
         self._catalogue = catalogue
+        self._changes = changes
         self._audit = audit
         self._clock = clock
         self._recent: Recent[IntegrationId, tuple[StoredIntegration, int] | None] = Recent(clock)
+
+    def forget(self, change: Change | None) -> None:
+        """Drop what a change, perhaps of another replica, made old; None: everything."""
+        if change is None:
+            self._recent.clear()
+        elif change.integration is not None:
+            self._recent.drop(change.integration)
+
+    def _changed(self, integration_id: IntegrationId) -> None:
+        self._recent.drop(integration_id)
+        self._changes.publish(Change(integration=integration_id))
 
     async def _read(self, integration_id: IntegrationId) -> tuple[StoredIntegration, int] | None:
         document = await self._documents.read(f"integrations/{integration_id}")
@@ -225,7 +238,7 @@ class Integrations:
             version = await self._documents.write(f"integrations/{record.id}", codec.dump(record), cas=cas)
         except Conflict:
             raise ConnectorsError(Reason.CONFLICT) from None
-        self._recent.drop(record.id)
+        self._changed(record.id)
         return self._merge(record.id, (record, version))
 
     async def set_tenant_client(
@@ -253,7 +266,7 @@ class Integrations:
         if version not in (0, there[1]):
             raise ConnectorsError(Reason.CONFLICT)
         await self._documents.purge(f"integrations/{integration_id}")
-        self._recent.drop(integration_id)
+        self._changed(integration_id)
         self._audit.record("DeleteIntegration", caller=caller.id, target=integration_id, result="deleted")
 
     async def delete_tenant_client(self, caller: ApiKey, tenant: Tenant, integration_id: IntegrationId) -> None:

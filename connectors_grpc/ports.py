@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from connectors_grpc.domain.ids import CredentialId, KeyId, TenantId
+from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId
 
 Json = Mapping[str, "JsonValue"]
 JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
@@ -156,18 +156,19 @@ class Outbound(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that leases depend on changed: exactly one of a credential, a whole tenant, or a key."""
+    """Something that leases depend on changed: exactly one of a credential, a whole tenant, a key, or an integration."""
 
     tenant: TenantId | None = None
     credential: CredentialId | None = None
     key: KeyId | None = None
+    integration: IntegrationId | None = None
 
 
 class Changes(Protocol):
     """The feed of changes, for caches to drop what they hold."""
 
     def publish(self, change: Change) -> None:
-        """Tell all subscribers of this process at once. Never blocks, never raises."""
+        """Tell all subscribers of this process at once, and those of other replicas soon. Never blocks, never raises."""
 
     def subscribe(self) -> AsyncIterator[Change | None]:
         """Changes from now on; None where some were dropped because the reader was slow: read everything again."""

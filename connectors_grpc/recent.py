@@ -59,3 +59,8 @@ class Recent(Generic[Key, Value]):
         """Forget one value, and what a read under way will bring."""
         self._values.pop(key, None)
         self._reads.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything, and what reads under way will bring."""
+        self._values.clear()
+        self._reads.clear()

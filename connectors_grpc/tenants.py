@@ -33,6 +33,13 @@ class Tenants:
         self._clock = clock
         self._recent: Recent[TenantId, Tenant | None] = Recent(clock)
 
+    def forget(self, change: Change | None) -> None:
+        """Drop what a change, perhaps of another replica, made old; None: everything."""
+        if change is None:
+            self._recent.clear()
+        elif change.tenant is not None and change.credential is None:
+            self._recent.drop(change.tenant)
+
     async def _read(self, tenant_id: TenantId) -> Tenant | None:
         document = await self._documents.read(f"tenants/{tenant_id}")
         return None if document is None else replace(codec.load(Tenant, document.data), version=document.version)

@@ -206,7 +206,7 @@ async def running_server(
         vault_addr=openbao.address,
         vault_secret_id_file=openbao.vault.secret_id_file,
         bootstrap_keys=keys,
-        **settings,
+        **{"state_dir": keys.parent / f"{keys.name}-{http_port}", **settings},
     )
     async with app.running(wanted, clock=clock) as grpc_server:
         address = f"127.0.0.1:{grpc_server.port}"

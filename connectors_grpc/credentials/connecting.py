@@ -16,7 +16,7 @@ from connectors_grpc.credentials.asking import ask
 from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, new_handle, unknown
 from connectors_grpc.credentials.insisting import insist
 from connectors_grpc.credentials.managing import Managing, NewMaterial
-from connectors_grpc.credentials.refreshing import expires_at
+from connectors_grpc.credentials.renewing import expires_at
 from connectors_grpc.domain.definition import Integration, OAuth, OAuthClient
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, Tenant

@@ -1,0 +1,351 @@
+"""One refresh, over all replicas: wait for the turn, ask the provider once, and store what it answered, come what may.
+
+1. Read; a newer generation is the answer. 2. Take the lease by compare-and-set, and read again under it. 3. See that the time
+left on it covers the provider's time-out, just before the token is sent. 4. Write over the version that was read: it is the
+fencing token. 5. Losers wait and read. 6. `invalid_grant` counts only if nobody else wrote. 7. An answer that can't be written
+is kept, sealed on disk, and written again until the store takes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from connectors_grpc import lifecycle, logs
+from connectors_grpc.circuit import Circuits
+from connectors_grpc.credentials.asking import ask
+from connectors_grpc.credentials.backoff import Backoff
+from connectors_grpc.credentials.checks import check_state, needs_reauth, not_found
+from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
+from connectors_grpc.credentials.refresh_lease import TTL, Grip, RefreshLeases, Watched
+from connectors_grpc.credentials.sealing import Answer, open_envelope, read_envelope, seal
+from connectors_grpc.credentials.settling import settle
+from connectors_grpc.domain.definition import Integration, OAuth, RefreshRotation
+from connectors_grpc.domain.ids import CredentialId
+from connectors_grpc.domain.records import Credential, Material, Tenant
+from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason, VaultUnavailable
+from connectors_grpc.integrations import Integrations
+from connectors_grpc.oauth2 import token_request
+from connectors_grpc.oauth2.errors import InvalidGrant, TokenError, connectors_error
+from connectors_grpc.oauth2.token_reply import TokenReply
+from connectors_grpc.ports import Audit, Change, Changes, Clock, DataKey, Outbound, Spill
+from connectors_grpc.secret import Secret
+from connectors_grpc.tenants import Tenants
+
+POLL = 0.1
+"""Seconds between two looks of somebody who waits for another's refresh."""
+LONGEST_WAIT = 2 * TTL
+MARGIN = 2.0
+"""Seconds that must be left on the lease beyond the provider's time-out."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Between two tries to store an answer. Short at its longest: nobody else may ask before we have had our try."""
+GIVE_UP_AFTER = 1800.0
+"""Seconds after which an answer is left to the disk and the next start."""
+
+PROVIDERS = frozenset((Reason.PROVIDER_UNAVAILABLE, Reason.OAUTH_CLIENT_REFUSED))
+"""Failures after which the provider is left alone for a while, as far as this credential goes."""
+
+log = logs.get("refresh")
+
+
+def fingerprint(token: Secret) -> str:
+    """Tells refresh tokens apart without showing them."""
+    return hashlib.sha256(token.reveal().encode()).hexdigest()[:32]
+
+
+def expires_at(reply: TokenReply, oauth: OAuth, sent: datetime) -> datetime | None:
+    """When the token stops being usable; None if nothing says.
+
+    Counts from when we *sent* the request, so that network delay only shortens it.  Source: RFC 6749 section 5.1.
+    """
+    ttl = reply.expires_in or oauth.default_access_token_ttl
+    return None if ttl is None else sent + ttl
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What a refresh holds while it is its turn. `key` seals the answer if the Vault goes away."""
+
+    grip: Grip
+    held: Held
+    key: DataKey
+
+
+class Renewing:
+    """Refreshes; who wants one, and when, is for `Refreshing`."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        tenants: Tenants,
+        integrations: Integrations,
+        outbound: Outbound,
+        leases: RefreshLeases,
+        spill: Spill,
+        changes: Changes,
+        audit: Audit,
+        clock: Clock,
+    ) -> None:
+        self._keeper = keeper
+        self._tenants = tenants
+        self._integrations = integrations
+        self._outbound = outbound
+        self._leases = leases
+        self._spill = spill
+        self._changes = changes
+        self._audit = audit
+        self._clock = clock
+        self._circuits = Circuits()
+        self._left_behind = spill.names()
+        self._recovering = asyncio.Lock()
+        self.backoff: Backoff[tuple[str, CredentialId, int]] = Backoff(clock)
+
+    async def renew(self, tenant: Tenant, credential_id: CredentialId, seen: int) -> Held:
+        """A generation later than `seen`: ours, or another replica's.
+
+        Raises: what `check_state` raises, NEEDS_REAUTH, OAUTH_CLIENT_REFUSED, PROVIDER_UNAVAILABLE, VAULT_UNAVAILABLE.
+        """
+        await self.recover()
+        turn = await self._turn(tenant, credential_id, seen)
+        if isinstance(turn, Held):
+            return turn
+        try:
+            return await self._refresh(tenant, turn)
+        finally:
+            await self._release(turn.grip)
+
+    async def _release(self, grip: Grip) -> None:
+        with contextlib.suppress(VaultUnavailable):
+            await self._leases.release(grip)
+
+    async def _current(self, tenant: Tenant, credential_id: CredentialId) -> Held:
+        held = await self._keeper.read(tenant, credential_id)
+        if held is None:
+            raise not_found(tenant.id, credential_id)
+        check_state(held.credential)
+        return held
+
+    async def _turn(self, tenant: Tenant, credential_id: CredentialId, seen: int) -> _Turn | Held:
+        """The lease, with the credential read again under it; or what another replica made meanwhile."""
+        watched, began = Watched(), self._clock.monotonic()
+        while self._clock.monotonic() - began < LONGEST_WAIT:
+            held = await self._current(tenant, credential_id)
+            if held.credential.generation != seen:
+                return held
+            grip = await self._leases.acquire(tenant, credential_id, held.credential.version, watched)
+            if grip is not None:
+                return await self._under(grip, tenant, credential_id, seen)
+            await asyncio.sleep(POLL * (1 + random.random()))  # noqa: S311 - spreads load, guards nothing
+        raise ConnectorsError(Reason.PROVIDER_UNAVAILABLE, {"problem": "refresh_under_way"}, retry_after=1.0)
+
+    async def _under(self, grip: Grip, tenant: Tenant, credential_id: CredentialId, seen: int) -> _Turn | Held:
+        try:
+            held, key = await asyncio.gather(
+                self._current(tenant, credential_id), self._keeper.data_key(tenant, credential_id)
+            )
+        except KeyMissing:
+            await self._release(grip)
+            raise not_found(tenant.id, credential_id) from None
+        except BaseException:
+            await self._release(grip)
+            raise
+        if held.credential.generation != seen:
+            await self._release(grip)
+            return held
+        return _Turn(grip, held, key)
+
+    async def _refresh(self, tenant: Tenant, turn: _Turn) -> Held:
+        credential = turn.held.credential
+        integration = await self._integrations.get(credential.integration)
+        oauth = integration.oauth
+        if oauth is None:
+            raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth"})
+        try:
+            material = await self._keeper.open(tenant, turn.held)
+        except MaterialLost:
+            raise needs_reauth(credential) from None
+        if material.refresh_token is None:
+            raise ConnectorsError(Reason.CREDENTIAL_EXPIRED, {"tenant": tenant.id, "credential": credential.id})
+        try:
+            reply, sent = await self._ask(tenant, integration, oauth, material.refresh_token, turn.grip)
+        except InvalidGrant:
+            return await self._refused(tenant, turn)
+        except (TokenError, ConnectorsError) as error:
+            raise self._failed(tenant, credential, error) from None
+        self._circuits.passed(integration.id)
+        self.backoff.succeeded((tenant.uid, credential.id, credential.generation))
+        answer = _answer(tenant, credential, material, reply, oauth, sent)
+        return await self._store(tenant, answer, oauth.refresh_rotation, turn.key)
+
+    async def _ask(
+        self, tenant: Tenant, integration: Integration, oauth: OAuth, refresh_token: Secret, grip: Grip
+    ) -> tuple[TokenReply, datetime]:
+        client = await self._integrations.client_for(integration.id, tenant)
+        pause = self._circuits.wait(integration.id, self._clock.monotonic())
+        if pause:
+            raise ConnectorsError(Reason.PROVIDER_UNAVAILABLE, {"problem": "circuit_open"}, retry_after=pause)
+        request = token_request.refresh(
+            oauth, client, refresh_token=refresh_token, allow_private_addresses=integration.allow_private_addresses
+        )
+        if self._leases.time_left(grip) < request.timeout + MARGIN:
+            raise ConnectorsError(Reason.VAULT_UNAVAILABLE, {"problem": "lease_too_short"}, retry_after=1.0)
+        sent = self._clock.now()
+        return await ask(self._outbound, self._clock, request, oauth), sent
+
+    def _failed(self, tenant: Tenant, credential: Credential, error: TokenError | ConnectorsError) -> ConnectorsError:
+        """What callers are told; the provider's circuit and the credential's pause take note."""
+        failure = error if isinstance(error, ConnectorsError) else connectors_error(error, refreshing=True)
+        failure.metadata.setdefault("integration", credential.integration)
+        if failure.reason is Reason.PROVIDER_UNAVAILABLE:
+            self._circuits.failed(credential.integration, self._clock.monotonic(), failure.retry_after)
+        else:
+            # The Vault's doing, or the client's: no word on whether the provider is well.
+            self._circuits.left(credential.integration)
+        if failure.reason in PROVIDERS:
+            self.backoff.failed((tenant.uid, credential.id, credential.generation), failure)
+        self._audited(credential, failure.reason)
+        return failure
+
+    async def _refused(self, tenant: Tenant, turn: _Turn) -> Held:
+        """`invalid_grant` is terminal only if nobody else wrote meanwhile.  Source: RFC 6749 section 5.2."""
+        self._circuits.passed(turn.held.credential.integration)
+        detail = "refresh_interrupted" if turn.grip.follows_crash else "invalid_grant"
+        while True:
+            current = await self._current(tenant, turn.held.credential.id)
+            if current.credential.generation != turn.held.credential.generation:
+                return current
+            state = lifecycle.next_state(current.credential.state, lifecycle.Event.REFUSED)
+            ended = replace(current.credential, state=state, reason=Reason.NEEDS_REAUTH.value, detail=detail)
+            try:
+                written = await self._keeper.write(tenant, Held(ended, current.ciphertext))
+            except Conflict:
+                continue
+            self._audited(written.credential, Reason.NEEDS_REAUTH)
+            self._changes.publish(Change(tenant=tenant.id, credential=ended.id))
+            raise needs_reauth(written.credential)
+
+    async def _store(self, tenant: Tenant, answer: Answer, rotation: RefreshRotation, key: DataKey) -> Held:
+        """Store the answer, over whatever happened beside it; the store may be down for a while."""
+        began, pause, spilled = self._clock.monotonic(), FIRST_PAUSE, ""
+        while True:
+            try:
+                written = await self._write(tenant, answer, rotation)
+            except VaultUnavailable:
+                if not spilled:
+                    spilled = await self._spilled(answer, key)
+                if self._clock.monotonic() - began > GIVE_UP_AFTER:
+                    raise
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
+            if spilled:
+                self._spill.remove(spilled)
+            if written is None:
+                self._audited(answer.record, "superseded")
+                return await self._current(tenant, answer.record.id)
+            self._audited(written.credential, "refreshed")
+            self._changes.publish(Change(tenant=tenant.id, credential=written.credential.id))
+            return written
+
+    async def _write(self, tenant: Tenant, answer: Answer, rotation: RefreshRotation) -> Held | None:
+        """Write once, settling with rivals; None if what is there is to stay. Raises: VaultUnavailable."""
+        record = answer.record
+        while True:
+            try:
+                ciphertext = await self._keeper.seal(tenant, record.id, answer.material)
+                return await self._keeper.write(tenant, Held(record, ciphertext))
+            except KeyMissing:
+                return None
+            except Conflict:
+                current = await self._keeper.read(tenant, record.id)
+                there = None if current is None else current.credential
+                if current is not None and _is_ours(current.credential, record):
+                    return current  # an attempt that seemed to fail
+                settled = settle(there, answer.record, answer.base_generation, rotation)
+                if settled is None:
+                    return None
+                record = settled
+
+    async def _spilled(self, answer: Answer, key: DataKey) -> str:
+        """Onto our own disk, sealed. Says under which name; empty if that could not be."""
+        name = f"{answer.tenant}.{answer.record.id}.{answer.record.generation}.sealed"
+        kept = await asyncio.to_thread(self._spill.put, name, seal(answer, key))
+        log.warning(
+            "refresh_not_stored_yet",
+            tenant=answer.tenant,
+            credential=answer.record.id,
+            result="spilled" if kept else "in memory",
+        )
+        return name if kept else ""
+
+    async def recover(self) -> None:
+        """Store what an earlier life of this replica left on its disk, before anything is refreshed. Raises: VaultUnavailable.
+
+        What can't be opened any more (the tenant was deleted: its key is gone) is removed.
+        """
+        async with self._recovering:
+            while self._left_behind:
+                name = self._left_behind[0]
+                try:
+                    await self._restore(name)
+                except (MaterialLost, OSError):
+                    log.warning("spilled_answer_lost", target=name)
+                    self._spill.remove(name)
+                self._left_behind.pop(0)
+
+    async def _restore(self, name: str) -> None:
+        envelope = read_envelope(self._spill.read(name))
+        tenant = await self._tenants.of_uid(envelope.tenant, envelope.tenant_uid)
+        if tenant is None:
+            raise MaterialLost
+        key = await self._keeper.unwrap(tenant, envelope.credential, envelope.wrapped)
+        answer = open_envelope(envelope, key)
+        rotation = RefreshRotation.AT_ONCE
+        with contextlib.suppress(ConnectorsError):
+            integration = await self._integrations.get(answer.record.integration)
+            rotation = integration.oauth.refresh_rotation if integration.oauth else rotation
+        written = await self._write(tenant, answer, rotation)
+        self._spill.remove(name)
+        self._audited(answer.record, "superseded" if written is None else "recovered")
+        if written is not None:
+            self._changes.publish(Change(tenant=tenant.id, credential=written.credential.id))
+
+    def _audited(self, credential: Credential, result: str) -> None:
+        self._audit.record(
+            "RefreshCredential",
+            caller="platform",
+            tenant=credential.tenant,
+            target=credential.id,
+            generation=credential.generation,
+            result=result,
+        )
+
+
+def _is_ours(current: Credential, record: Credential) -> bool:
+    """Whether what is stored is what we wanted to store."""
+    ours = (record.generation, record.issue_time, record.parent)
+    return (current.generation, current.issue_time, current.parent) == ours
+
+
+def _answer(
+    tenant: Tenant, credential: Credential, material: Material, reply: TokenReply, oauth: OAuth, sent: datetime
+) -> Answer:
+    """What to store. A reply without refresh token keeps the old one; without scope, what was granted."""
+    old = material.refresh_token
+    fields = {**material.fields, **reply.extra, "access_token": reply.access_token}
+    renewed = replace(material, fields=fields, refresh_token=reply.refresh_token or old, token_type=reply.token_type)
+    record = replace(
+        credential,
+        generation=credential.generation + 1,
+        issue_time=sent,
+        refresh_time=sent,
+        expire_time=expires_at(reply, oauth, sent),
+        granted_scopes=credential.granted_scopes if reply.scopes is None else reply.scopes,
+        parent="" if old is None else fingerprint(old),
+        refreshable=renewed.refresh_token is not None,
+    )
+    return Answer(tenant.id, tenant.uid, record, renewed, credential.generation)
