@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sidecar.problem import Problem
 from sidecar.route import LABEL
@@ -19,12 +19,11 @@ _KEY = re.compile(rb"cnk_(%b)_[A-Za-z0-9_-]{43}" % LABEL.encode())
 _SCHEME = re.compile(rb"(bearer|token|basic) +(\S+)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class AppKey:
+class AppKey(NamedTuple):
     """What is known of a key once it was read: its id and the SHA-256 of all of it, never the key."""
 
     key_id: str
-    sha256: bytes = field(repr=False)
+    sha256: bytes
 
 
 def refuse_browsers(marks: dict[bytes, bytes]) -> None:
@@ -38,6 +37,8 @@ def app_key(shown: list[tuple[bytes, bytes]], *, required: bool) -> AppKey | Non
 
     X-Connectors-Key wins over the rest. Raises: Problem (API_KEY_MISSING, API_KEY_INVALID).
     """
+    if len(shown) == 1 and shown[0][1].startswith(b"Bearer cnk_"):  # nearly always
+        return _read(shown[0][1][7:])
     for name, value in shown:
         if name == b"x-connectors-key":
             return _read(value)

@@ -62,7 +62,8 @@ SINGLE = frozenset(
 SHOWN = frozenset((b"authorization", b"x-api-key", b"x-connectors-key"))
 """Where an app's key may stand."""
 
-_TEXT = bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)) + b"\t\r\n"
+_PRINTED = bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)) + b"\t"
+_TEXT = _PRINTED + b"\r\n"
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
@@ -100,8 +101,8 @@ def parse_request(head: bytes) -> RequestHead:
     http_1_1 = minor == b"1"
     if b"host" not in marks:
         raise Malformed("There must be one Host line.")
-    connection = marks.get(b"connection", b"").lower()
-    keep_alive = http_1_1 and (not connection or b"close" not in _options(connection))
+    connection = marks.get(b"connection", b"keep-alive")
+    keep_alive = http_1_1 and (connection == b"keep-alive" or b"close" not in _options(connection))
     return RequestHead(method, target, http_1_1, fields, marks, shown, _length(marks, http_1_1), keep_alive)
 
 
@@ -116,8 +117,11 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
     length = _length(marks, http_1_1, absent=UNTIL_CLOSE)
     if method == b"HEAD" or status < 200 or status in (204, 304):
         length = 0
-    connection = _options(marks.get(b"connection", b"").lower()) if b"connection" in marks else ()
-    keep_alive = b"close" not in connection if http_1_1 else b"keep-alive" in connection
+    connection = marks.get(b"connection")
+    if connection is None or connection == b"keep-alive":
+        keep_alive = http_1_1 or connection is not None
+    else:
+        keep_alive = b"close" not in _options(connection) if http_1_1 else b"keep-alive" in _options(connection)
     return ResponseHead(status, text or b"", fields, length, keep_alive and length != UNTIL_CLOSE)
 
 
@@ -129,12 +133,12 @@ def parse_trailers(section: bytes) -> Fields:
 def _lines(head: bytes) -> list[bytes]:
     if len(head) > LONGEST_HEAD:
         raise Malformed("The head is too large.", 431)
-    if head.translate(None, _TEXT):
-        raise Malformed("The head has a control character.")
     lines = head[:-4].split(b"\r\n")
     ends = len(lines) + 1
-    if head.count(b"\n") != ends or head.count(b"\r") != ends:
-        raise Malformed("The head has a bare CR or LF.")
+    if (
+        head.translate(None, _PRINTED) != b"\r\n" * ends
+    ):  # one pass: what is left must be the line ends, and nothing else
+        raise Malformed("The head has a control character, or a bare CR or LF.")
     if ends > MOST_FIELDS + 2:
         raise Malformed("The head has too many lines.", 431)
     return lines
@@ -159,20 +163,21 @@ def _fields(
         except KeyError:
             mark = _judge(name, colon)
         if mark is not None:
+            if mark in marks:
+                value = _again(marks, mark, value, request)
+            marks[mark] = value
             if mark in SHOWN:
                 shown.append((mark, value))
-            if mark in SINGLE:
-                _mark(marks, mark, value, request)
     return fields, marks, shown
 
 
-def _mark(marks: dict[bytes, bytes], mark: bytes, value: bytes, request: bool) -> None:
-    if mark not in marks:
-        marks[mark] = value
-    elif mark == b"connection":
-        marks[mark] += b"," + value
-    elif request or mark in (b"content-length", b"transfer-encoding"):
+def _again(marks: dict[bytes, bytes], mark: bytes, value: bytes, request: bool) -> bytes:
+    """A deciding line stands a second time. Raises: Malformed, if it may not."""
+    if mark == b"connection":
+        return marks[mark] + b"," + value
+    if mark in SINGLE and (request or mark in (b"content-length", b"transfer-encoding")):
         raise Malformed("A line that may stand once stands twice.")
+    return value
 
 
 def _judge(name: bytes, colon: bytes) -> bytes | None:
@@ -206,4 +211,4 @@ def _length(marks: dict[bytes, bytes], http_1_1: bool, absent: int = 0) -> int:
 
 
 def _options(value: bytes) -> list[bytes]:
-    return [option.strip() for option in value.split(b",")]
+    return [option.strip() for option in value.lower().split(b",")]

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.inject import HostNotAllowed
@@ -48,8 +47,7 @@ class Spawner(Protocol):
         """Run it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What a request needs: whose credential, and the key that was shown."""
 
     tenant: Tenant | None

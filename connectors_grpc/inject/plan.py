@@ -49,6 +49,7 @@ class Plan:
     pass_cookies: bool
     secrets: tuple[bytes, ...]
     verdicts: dict[bytes, int] = field(default_factory=dict, compare=False)
+    back: dict[bytes, int] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         return f"Plan({self.authority.decode()})"
@@ -117,16 +118,17 @@ class Plan:
         verdicts = self.verdicts
         given: list[bytes] = []
         named: frozenset[bytes] = frozenset()
-        for name, value in headers:
+        for pair in headers:
+            name, value = pair
             verdict = verdicts.get(name)
             if verdict is None:
                 verdict = self._judge(name)
             if verdict == _PASS:
-                out.append((name, value))
+                out.append(pair)
             elif verdict == _DEFAULTED:
                 given.append(_normal(name))
-                out.append((name, value))
-            elif verdict == _CONNECTION:
+                out.append(pair)
+            elif verdict == _CONNECTION and value not in _USUAL:
                 named = named | {_normal(option.strip()) for option in value.split(b",")}
         if named:
             out = [pair for pair in out if _normal(pair[0]) not in named or pair[0] in _KEPT]
@@ -161,27 +163,43 @@ class Plan:
         Without hop-by-hop lines, `Alt-Svc`, cookies (unless they pass), what only we may say (attack 35), and any line in
         which the upstream echoes the credential (attacks 24, 34).
         """
-        named = {
-            _normal(option.strip())
-            for name, value in headers
-            if _normal(name) == b"connection"
-            for option in value.split(b",")
-        }
-        secrets = self.secrets
+        verdicts = self.back
         out = []
-        for name, value in headers:
-            normal = _normal(name)
-            if normal in _NOT_BACK or normal in named or normal.startswith(b"x-connectors-"):
-                continue
-            if not self.pass_cookies and normal in (b"set-cookie", b"set-cookie2"):
-                continue
-            if any(secret in value for secret in secrets):
-                continue
-            out.append((name, value))
+        named: frozenset[bytes] = frozenset()
+        for pair in headers:
+            verdict = verdicts.get(pair[0])
+            if verdict is None:
+                verdict = self._judge_back(pair[0])
+            if verdict == _PASS:
+                out.append(pair)
+            elif verdict == _CONNECTION and pair[1] not in _USUAL:
+                named = named | {_normal(option.strip()) for option in pair[1].split(b",")}
+        if named:
+            out = [pair for pair in out if _normal(pair[0]) not in named]
+        if self.secrets:
+            whole = b"\n".join([value for _, value in headers])
+            if any(secret in whole for secret in self.secrets):
+                out = [pair for pair in out if not any(secret in pair[1] for secret in self.secrets)]
         return out
+
+    def _judge_back(self, name: bytes) -> int:
+        normal = _normal(name)
+        if normal == b"connection":
+            verdict = _CONNECTION
+        elif normal in _NOT_BACK or normal.startswith(b"x-connectors-"):
+            verdict = _DROP
+        elif normal in (b"set-cookie", b"set-cookie2"):
+            verdict = _PASS if self.pass_cookies else _DROP
+        else:
+            verdict = _PASS
+        if len(self.back) < _MOST_VERDICTS and len(name) <= _LONGEST_VERDICT:
+            self.back[name] = verdict
+        return verdict
 
 
 _DROP, _PASS, _DEFAULTED, _CONNECTION = range(4)
+_USUAL = frozenset((b"keep-alive", b"Keep-Alive", b"close"))
+"""What Connection says nearly always; it names no field that is not dropped anyway."""
 _KEPT = frozenset((b"Host",))
 _MOST_VERDICTS = 512
 _LONGEST_VERDICT = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 
@@ -21,8 +21,7 @@ def authority(url: str) -> str:
     return host if parts.port in (None, default) else f"{host}:{parts.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One canonical form for the policy and for the wire (attack 15). `path` and `query` are what is sent; no fragment."""
 
     path: bytes
