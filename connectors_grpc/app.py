@@ -26,9 +26,11 @@ from connectors_grpc.credentials.managing import Managing
 from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.credentials.renewing import Renewing
+from connectors_grpc.credentials.sweeping import Sweeping
 from connectors_grpc.deleting import Deleting
 from connectors_grpc.errors import ConnectorsError
 from connectors_grpc.http.app import Health, HttpFace
+from connectors_grpc.http.protocol import BoundedProtocol
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.journals import JournaledChanges
 from connectors_grpc.outbound import HttpOutbound
@@ -61,6 +63,7 @@ class Platform:
     flows: Flows
     deleting: Deleting
     renewing: Renewing
+    sweeping: Sweeping
 
 
 @asynccontextmanager
@@ -87,6 +90,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
         flows, tenants, integrations, managing, platform_cipher, outbound, audit, clock, settings.base_url
     )
     deleting = Deleting(tenants, managing, keeper, records, audit, clock)
+    sweeping = Sweeping(records, tenants, integrations, keeper, refreshing, clock, spill.replica)
     servicers = Servicers(
         TenantServicer(tenants, deleting),
         IntegrationServicer(integrations, tenants),
@@ -98,7 +102,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
         for cache in (access, tenants, integrations):
             changes.on_change(cache.forget)
         async with changes, refreshing.flights, connecting.flights:
-            yield Platform(access, servicers, connecting, flows, deleting, renewing)
+            yield Platform(access, servicers, connecting, flows, deleting, renewing, sweeping)
     finally:
         spill.close()
         await outbound.aclose()
@@ -118,7 +122,7 @@ async def running(settings: ServerSettings, *, clock: Clock | None = None) -> As
         server = GrpcServer(built.servicers, Boundary(built.access), settings)
         await server.start()
         stack.push_async_callback(server.stop, GRACE)
-        face = HttpFace(built.connecting, _healthy(vault), secure=settings.base_url.startswith("https:"))
+        face = HttpFace(built.connecting, _healthy(vault), base_url=settings.base_url)
         await stack.enter_async_context(_http(face, settings))
         await stack.enter_async_context(_sweeping(built))
         stack.push_async_callback(server.drain)
@@ -175,7 +179,7 @@ async def _http(face: HttpFace, settings: ServerSettings) -> AsyncIterator[None]
         proxy_headers=False,
         lifespan="off",
         limit_concurrency=500,
-        h11_max_incomplete_event_size=16384,
+        http=BoundedProtocol,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=5,
         ssl_certfile=settings.tls_cert,
@@ -227,10 +231,13 @@ async def _sweeping(built: Platform) -> AsyncIterator[None]:
 
     async def sweep() -> None:
         while True:
-            with suppress(ConnectorsError):
+            try:
                 await built.renewing.recover()
                 await built.flows.sweep()
                 await built.deleting.sweep()
+                await built.sweeping.round()
+            except Exception as error:  # one bad record must not end all sweeping
+                log.warning("sweep_ended_early", error=type(error).__name__)
             await asyncio.sleep(SWEEP_EVERY)
 
     task = asyncio.create_task(sweep())

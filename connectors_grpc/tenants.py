@@ -10,7 +10,7 @@ from connectors_grpc import codec, policy
 from connectors_grpc.domain.ids import TenantId, TenantUid
 from connectors_grpc.domain.records import ApiKey, Tenant, TenantState
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason
-from connectors_grpc.ports import Audit, Change, Changes, Ciphers, Clock, Documents
+from connectors_grpc.ports import Audit, Change, Changes, Ciphers, Clock, DocumentPage, Documents
 from connectors_grpc.recent import Recent
 
 
@@ -74,6 +74,14 @@ class Tenants:
         """The tenant of that very uid, whatever its state; None if it is gone. Reads past the cache."""
         tenant = await self._read(tenant_id)
         return tenant if tenant and tenant.uid == uid else None
+
+    async def any(self, tenant_id: TenantId) -> Tenant | None:
+        """The tenant of that id, whatever its uid and state: for the platform's own work."""
+        return await self._recent.get(tenant_id, self._read)
+
+    async def names(self, *, after: str, limit: int) -> DocumentPage:
+        """A page of all tenants' ids: for the platform's own work."""
+        return await self._documents.list("tenants", after=after, limit=limit)
 
     async def bound(self, tenant_id: TenantId, uid: TenantUid) -> Tenant | None:
         """The tenant of that very uid, if it may be used now: for what was begun earlier, without a caller."""

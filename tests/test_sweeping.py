@@ -1,0 +1,67 @@
+"""Idle credentials are kept alive, once, whoever sweeps and whoever dies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors_grpc.credentials.sweeping import SHARDS, idle_due, shard_of, spread
+from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
+from connectors_grpc.domain.records import Credential, CredentialKind, CredentialState
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+IDLE = timedelta(days=90)
+CREDENTIAL = Credential(
+    tenant=TenantId("acme"),
+    id=CredentialId("jira"),
+    integration=IntegrationId("jira"),
+    kind=CredentialKind.OAUTH,
+    state=CredentialState.ACTIVE,
+    generation=1,
+    create_time=NOW,
+    update_time=NOW,
+    issue_time=NOW,
+    expire_time=NOW + timedelta(hours=1),
+    refreshable=True,
+)
+
+
+def test_an_idle_credential_is_due_before_its_refresh_token_dies() -> None:
+    """Not at its access token's end, which nobody needs, but at 80 to 85 % of the idle life."""
+    assert not idle_due(CREDENTIAL, NOW + timedelta(days=1), IDLE)
+    assert not idle_due(CREDENTIAL, NOW + IDLE * 0.79, IDLE)
+    assert idle_due(CREDENTIAL, NOW + IDLE * 0.86, IDLE)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"refreshable": False}, {"enabled": False}, {"state": CredentialState.NEEDS_REAUTH}],
+    ids=["no refresh token", "switched off", "needs a person"],
+)
+def test_what_cannot_or_may_not_be_refreshed_is_left_alone(changed: dict[str, object]) -> None:
+    """A sweep wakes nothing up."""
+    assert not idle_due(replace(CREDENTIAL, **changed), NOW + IDLE, IDLE)  # type: ignore[arg-type]
+
+
+def test_a_provider_without_a_known_idle_life_is_left_alone() -> None:
+    """Nothing is refreshed on a guess."""
+    assert not idle_due(CREDENTIAL, NOW + timedelta(days=3650), None)
+
+
+def test_credentials_connected_together_are_spread() -> None:
+    """A thousand of one minute come due over days."""
+    places = [spread(replace(CREDENTIAL, tenant=TenantId(f"t{n}"))) for n in range(1000)]
+    assert max(Counter(int(place * 10) for place in places).values()) < 200
+    assert all(0 <= place < 1 for place in places)
+
+
+@given(st.text(min_size=1, max_size=63))
+def test_every_tenant_is_in_one_shard_of_all(tenant: str) -> None:
+    """And always in the same."""
+    assert 0 <= shard_of(tenant) < SHARDS
+    assert shard_of(tenant) == shard_of(tenant)
