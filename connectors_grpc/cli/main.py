@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -11,7 +12,7 @@ from typing import Any, NoReturn, cast
 import click
 import grpc
 
-from connectors_grpc.cli.base import ExampleCommand, Lazy, LazyGroup, write_verbatim
+from connectors_grpc.cli.base import Lazy, LazyGroup, write_verbatim
 from connectors_grpc.cli.connection import DEFAULT_SERVER, Session
 from connectors_grpc.cli.errors import EXIT_CODES, FAILED, INTERRUPTED, CallFailed, read
 
@@ -32,6 +33,7 @@ COMMANDS = {
     "completion": Lazy(f"{_C}.reference", "completion", "Print a shell's completion script."),
     "version": Lazy(f"{_C}.reference", "version", "Print the version."),
 }
+FRAMES = 4
 EXAMPLES = (
     "connectors up --demo",
     "connectors tenant create acme",
@@ -113,11 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _where(error: BaseException) -> str:
-    """Module and line that raised: enough for a report, and no value in it."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "?" if trace is None else f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"
+    """The innermost modules and lines: enough for a report, and no value in it."""
+    frames = [(frame.f_globals.get("__name__", "?"), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    return " < ".join(f"{module}:{line}" for module, line in reversed(frames[-FRAMES:]))
 
 
-__all__ = ["ExampleCommand", "main", "root"]
+__all__ = ["main", "root"]

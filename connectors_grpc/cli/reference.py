@@ -38,6 +38,27 @@ def completion(ctx: click.Context, shell: str) -> None:
     click.echo(script.source_template % script.source_vars())
 
 
+ELSEWHERE = (
+    {
+        "name": "config",
+        "process": "serve, up",
+        "flag": "--config",
+        "variable": "CONNECTORS_CONFIG",
+        "default": "",
+        "description": "A TOML or YAML file with settings, by their names.",
+    },
+    {
+        "name": "client_secret",
+        "process": "commands",
+        "flag": "--client-secret-file",
+        "variable": "CONNECTORS_CLIENT_SECRET",
+        "default": "",
+        "description": "The OAuth client's secret, for `integration create` and `set-client`.",
+    },
+)
+"""What no model and no option's own variable says."""
+
+
 @click.command(cls=ExampleCommand, examples=("connectors settings", "connectors settings --json"))
 @json_option
 @click.pass_context
@@ -49,7 +70,7 @@ def settings(ctx: click.Context, out: Output) -> None:
     except ModuleNotFoundError as error:
         raise click.ClickException(missing_package("settings", error)) from None
     client = options_of(ctx.find_root().command, "commands")
-    rows = [*(asdict(item) for item in describe()), *client, *options_of(sidecar, "sidecar")]
+    rows = [*ELSEWHERE, *(asdict(item) for item in describe()), *client, *options_of(sidecar, "sidecar")]
     if out.json:
         out.value(rows)
         return

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+
+from connectors_grpc.addresses import default_state_dir
+from connectors_grpc.cli.connection import DEFAULT_SERVER
 from connectors_grpc.embedded import StateLayout
 from connectors_grpc.settings import UpSettings
-from connectors_grpc.supervisor.parts import dialable
+from connectors_grpc.supervisor.parts import dialable, server_address
 
 
 def summary(settings: UpSettings, layout: StateLayout, demo_line: str | None, seconds: float) -> list[str]:
@@ -26,4 +30,18 @@ def summary(settings: UpSettings, layout: StateLayout, demo_line: str | None, se
         lines.append(f"  simulator  http://{settings.simulator_listen}")
     if demo_line:
         lines += ["", "Try it: an app calls as the tenant `demo`, and never sees its token.", f"  {demo_line}"]
+    if wanted := exports(settings, layout):
+        lines += ["", "For the other commands, in another terminal:", f"  export {' '.join(wanted)}"]
     return [*lines, "", "Ctrl-C ends it."]
+
+
+def exports(settings: UpSettings, layout: StateLayout) -> list[str]:
+    """What the other commands must be told, as their defaults would not find this server."""
+    told = {}
+    if (server := server_address(settings)) != DEFAULT_SERVER:
+        told["CONNECTORS_SERVER"] = server
+    if layout.root != default_state_dir():
+        told["CONNECTORS_STATE_DIR"] = str(layout.root)
+    if settings.tls_cert:
+        told["CONNECTORS_CA_FILE"] = str(settings.tls_cert)
+    return [f"{name}={shlex.quote(value)}" for name, value in told.items()]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors_grpc.addresses import Address
+from connectors_grpc.addresses import Address, default_state_dir
 from connectors_grpc.embedded import StateLayout
 from connectors_grpc.settings import UpSettings, load
 from connectors_grpc.supervisor import ports
@@ -23,6 +23,7 @@ from connectors_grpc.supervisor.parts import server_arguments, sidecar_arguments
 from connectors_grpc.supervisor.problem import Problem
 from connectors_grpc.supervisor.report import Report
 from connectors_grpc.supervisor.service import child_environment
+from connectors_grpc.supervisor.summary import exports
 from tests.cli.conftest import clean_environment
 
 
@@ -217,3 +218,17 @@ class TestCommandLines:
         words = sidecar_arguments(load(UpSettings, wide), StateLayout.at(tmp_path))
         assert words[words.index("--server") + 1] == "127.0.0.1:7"
         assert words[words.index("--ca-file") + 1] == "/c.pem"
+
+    def test_the_summary_says_what_other_commands_must_be_told(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Only what their defaults would not find; and the lines work in a shell."""
+        clean_environment(monkeypatch)
+        assert exports(load(UpSettings, {}), StateLayout.at(default_state_dir())) == []
+        odd = tmp_path / "a dir"
+        settings = load(UpSettings, {"grpc_listen": "0.0.0.0:7", "tls_cert": "/c.pem", "tls_key": "/k.pem"})
+        assert exports(settings, StateLayout.at(odd)) == [
+            "CONNECTORS_SERVER=127.0.0.1:7",
+            f"CONNECTORS_STATE_DIR='{odd}'",
+            "CONNECTORS_CA_FILE=/c.pem",
+        ]
