@@ -8,6 +8,9 @@ changed. There is one
 - where a journal's floor is above what was read of it, or its numbers run back (a restored Vault), or it is not understood;
 - where a journal stands still: its writer beats every second, so it was killed or cut off, perhaps with a change unwritten;
 - where a journal is gone of which more was expected.
+
+What this can't see: a replica that is cut off from its journal (noticed, a gap), comes back to the Vault with another change and
+is killed within the two seconds before it writes its journal again. That takes two faults in a row.
 """
 
 from __future__ import annotations
