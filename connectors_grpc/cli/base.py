@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from connectors_grpc.cli.connection import Session
 from connectors_grpc.cli.output import Output
@@ -78,6 +79,13 @@ class LazyGroup(ExampleGroup):
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in self._lazy.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands without importing them."""
+        found = [
+            CompletionItem(name, help=entry.help) for name, entry in self._lazy.items() if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 def missing_package(command: str, error: ModuleNotFoundError) -> str:

@@ -95,3 +95,33 @@ def test_the_vault_script_is_printed_as_it_is() -> None:
     from connectors_grpc.embedded import operator_setup
 
     assert CliRunner().invoke(root, ["vault", "policy"]).output == operator_setup()
+
+
+BARE = """
+import sys
+for name in ("pydantic", "pydantic_settings", "yaml", "rich", "starlette", "uvicorn", "hvac", "authlib", "httpx2"):
+    sys.modules[name] = None
+from connectors_grpc.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line where only what the sidecar needs is installed."""
+    return subprocess.run([sys.executable, "-c", BARE, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [("up",), ("serve",), ("settings",)])
+def test_a_bare_installation_says_what_to_install(arguments: tuple[str, ...]) -> None:
+    """In place of a traceback."""
+    done = bare(*arguments)
+    assert done.returncode == 1
+    assert "pip install 'connectors-grpc[all]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "path", [("tenant",), ("integration",), ("credential",), ("key",), ("call",), ("doctor",), ("sidecar",)]
+)
+def test_a_bare_installation_has_every_client_command(path: tuple[str, ...]) -> None:
+    """They need gRPC and no server package."""
+    assert bare(*path, "--help").returncode == 0
