@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Final
 
-from connectors_grpc.ports import Json
+from connectors_grpc.ports import Json, Sealed
 
 SEGMENT: Final = re.compile(r"(?!\.{1,2}\Z)[a-z0-9._-]{1,128}")
 """One segment of a path, or the name of a key. `.` and `..` are taken out: servers clean them away."""
@@ -15,8 +16,13 @@ SEGMENT: Final = re.compile(r"(?!\.{1,2}\Z)[a-z0-9._-]{1,128}")
 MAX_DEPTH: Final = 8
 MAX_DOCUMENT: Final = 512 * 1024
 MAX_PLAINTEXT: Final = 64 * 1024
+MAX_BATCH: Final = 100
+MAX_BATCH_SIZE: Final = 512 * 1024
 MAX_INTEGER: Final = 2**53
 """Whole numbers above this come back rounded: the Vault keeps numbers as doubles.  Source: RFC 8259 section 6."""
+
+SEALED: Final = re.compile(r"vault:v([1-9][0-9]{0,8}):")
+"""How every ciphertext begins: with the version of the key that sealed it."""
 
 
 def check_path(path: str) -> str:
@@ -74,6 +80,20 @@ def check_context(context: bytes) -> None:
     """An empty context binds to nothing.  Raises: ValueError."""
     if not context:
         raise ValueError("a context is not empty")
+
+
+def check_batch(items: Sequence[Sealed]) -> None:
+    """A batch is 1 to 100 items, together up to 512 KiB, none without context.  Raises: ValueError."""
+    if not 1 <= len(items) <= MAX_BATCH or sum(len(item.ciphertext) for item in items) > MAX_BATCH_SIZE:
+        raise ValueError("a batch is 1 to 100 items and 512 KiB")
+    for item in items:
+        check_context(item.context)
+
+
+def sealed_version(ciphertext: str) -> int:
+    """The version of the key that sealed it, as it says itself; 0 for what is no ciphertext."""
+    found = SEALED.match(ciphertext)
+    return int(found[1]) if found else 0
 
 
 def _check_numbers(value: object) -> None:

@@ -6,6 +6,8 @@ import base64
 import binascii
 import json
 import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from cryptography.exceptions import InvalidTag
@@ -15,6 +17,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from connectors_grpc.errors import Conflict, KeyMissing, Undecipherable, VaultUnavailable
 from connectors_grpc.grammar import (
+    SEALED,
+    check_batch,
     check_cas,
     check_context,
     check_data,
@@ -23,10 +27,10 @@ from connectors_grpc.grammar import (
     check_name,
     check_path,
     check_sealing,
+    sealed_version,
 )
-from connectors_grpc.ports import DataKey, Document, DocumentPage, Json
+from connectors_grpc.ports import DataKey, Document, DocumentPage, Json, KeyVersions, Sealed
 
-_PREFIX = "vault:v1:"
 _NONCE = 12
 
 
@@ -85,36 +89,45 @@ class MemoryDocuments:
         return DocumentPage(tuple(names[:limit]), len(names) > limit)
 
 
+@dataclass(slots=True)
+class _Ring:
+    """The versions of one key that are left."""
+
+    keys: dict[int, bytes] = field(default_factory=lambda: {1: secrets.token_bytes(32)}, repr=False)
+
+
 class MemoryCiphers:
     """`Ciphers` with AES-256-GCM, under keys that HKDF derives from the context.  Source: RFC 5869."""
 
     def __init__(self, outage: Outage | None = None) -> None:
         self.outage = outage or Outage()
-        self._keys: dict[str, bytes] = {}
+        self._rings: dict[str, _Ring] = {}
 
     async def create_key(self, name: str) -> None:
         """See ports.Ciphers."""
         check_name(name)
         self.outage.check()
-        self._keys.setdefault(name, secrets.token_bytes(32))
+        self._rings.setdefault(name, _Ring())
 
     async def encrypt(self, name: str, context: bytes, plaintext: bytes) -> str:
         """See ports.Ciphers.  Raises: also ValueError, for an empty context or a plaintext above 64 KiB."""
         check_name(name)
         check_sealing(context, plaintext)
+        version = max(self._ring(name).keys)
         nonce = secrets.token_bytes(_NONCE)
-        sealed = nonce + self._aead(name, context).encrypt(nonce, plaintext, None)
-        return _PREFIX + base64.b64encode(sealed).decode("ascii")
+        sealed = nonce + self._aead(name, version, context).encrypt(nonce, plaintext, None)
+        return f"vault:v{version}:{base64.b64encode(sealed).decode('ascii')}"
 
     async def decrypt(self, name: str, context: bytes, ciphertext: str) -> bytes:
         """See ports.Ciphers.  Raises: also ValueError, for an empty context."""
         check_name(name)
         check_context(context)
-        aead = self._aead(name, context)
-        if not ciphertext.startswith(_PREFIX):
+        version = sealed_version(ciphertext)
+        if version not in self._ring(name).keys:
             raise Undecipherable
+        aead = self._aead(name, version, context)
         try:
-            sealed = base64.b64decode(ciphertext.removeprefix(_PREFIX), validate=True)
+            sealed = base64.b64decode(SEALED.sub("", ciphertext, count=1), validate=True)
             return aead.decrypt(sealed[:_NONCE], sealed[_NONCE:], None)
         except (InvalidTag, binascii.Error, ValueError):
             raise Undecipherable from None
@@ -128,14 +141,50 @@ class MemoryCiphers:
         """See ports.Ciphers."""
         check_name(name)
         self.outage.check()
-        self._keys.pop(name, None)
+        self._rings.pop(name, None)
 
-    def _aead(self, name: str, context: bytes) -> AESGCM:
+    async def key_versions(self, name: str) -> KeyVersions:
+        """See ports.Ciphers."""
+        check_name(name)
+        keys = self._ring(name).keys
+        return KeyVersions(max(keys), min(keys))
+
+    async def rotate(self, name: str) -> None:
+        """See ports.Ciphers."""
+        check_name(name)
+        keys = self._ring(name).keys
+        keys[max(keys) + 1] = secrets.token_bytes(32)
+
+    async def rewrap(self, name: str, items: Sequence[Sealed]) -> Sequence[str | None]:
+        """See ports.Ciphers."""
+        check_name(name)
+        check_batch(items)
+        self._ring(name)
+        return [await self._rewrapped(name, item) for item in items]
+
+    async def _rewrapped(self, name: str, item: Sealed) -> str | None:
+        try:
+            return await self.encrypt(name, item.context, await self.decrypt(name, item.context, item.ciphertext))
+        except Undecipherable:
+            return None
+
+    async def retire(self, name: str, version: int) -> None:
+        """See ports.Ciphers."""
+        check_name(name)
+        ring = self._ring(name)
+        if version > max(ring.keys):
+            raise ValueError("there is no such version yet")
+        ring.keys = {number: key for number, key in ring.keys.items() if number >= version}
+
+    def _ring(self, name: str) -> _Ring:
         self.outage.check()
-        key = self._keys.get(name)
-        if key is None:
+        ring = self._rings.get(name)
+        if ring is None:
             raise KeyMissing
-        return AESGCM(HKDF(SHA256(), 32, salt=None, info=context).derive(key))
+        return ring
+
+    def _aead(self, name: str, version: int, context: bytes) -> AESGCM:
+        return AESGCM(HKDF(SHA256(), 32, salt=None, info=context).derive(self._ring(name).keys[version]))
 
 
 class ManualClock:

@@ -79,10 +79,27 @@ class Spill(Protocol):
         """Forget it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A ciphertext, and the context that it opens in."""
+
+    context: bytes
+    ciphertext: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVersions:
+    """Which versions a key has, from 1: what is sealed now gets `latest`; below `readable` nothing opens."""
+
+    latest: int
+    readable: int
+
+
 class Ciphers(Protocol):
     """Named encryption keys that never leave the Vault: one transit mount.
 
-    `context` binds a ciphertext: another context can't open it.  Units: plaintexts up to 64 KiB.
+    `context` binds a ciphertext: another context can't open it. A ciphertext says the key's version that sealed it
+    (`grammar.sealed_version`).  Units: plaintexts up to 64 KiB.
     Raises: VaultUnavailable from every method.
     """
 
@@ -100,6 +117,24 @@ class Ciphers(Protocol):
 
     async def shred_key(self, name: str) -> None:
         """Delete the key for good. Shredding what is absent is no error."""
+
+    async def key_versions(self, name: str) -> KeyVersions:
+        """The key's versions. Raises: KeyMissing."""
+
+    async def rotate(self, name: str) -> None:
+        """Add a version, which seals from now on; what older ones sealed still opens. Raises: KeyMissing."""
+
+    async def rewrap(self, name: str, items: Sequence[Sealed]) -> Sequence[str | None]:
+        """The same under the latest version, in the same order; None for one that does not open.
+
+        Bounds: 100 items, 512 KiB of ciphertext.  Raises: KeyMissing, and ValueError above the bounds.
+        """
+
+    async def retire(self, name: str, version: int) -> None:
+        """Have nothing that a version below `version` sealed ever open again. Doing it twice, or lower, changes nothing.
+
+        Raises: KeyMissing, and ValueError for a version above the latest.
+        """
 
 
 class Clock(Protocol):

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Final
 
 from connectors_grpc.errors import KeyMissing, Undecipherable
-from connectors_grpc.grammar import MAX_PLAINTEXT, check_context, check_folder, check_name, check_sealing
-from connectors_grpc.ports import DataKey
+from connectors_grpc.grammar import (
+    MAX_PLAINTEXT,
+    check_batch,
+    check_context,
+    check_folder,
+    check_name,
+    check_sealing,
+    sealed_version,
+)
+from connectors_grpc.ports import DataKey, KeyVersions, Sealed
 from connectors_grpc.vault.adapter import Reply, malformed
 from connectors_grpc.vault.client import VaultClient, unexpected
 
@@ -103,14 +112,94 @@ class VaultCiphers:
         if reply.status not in _DONE and await self._exists(name):
             raise unexpected(reply)
 
+    async def key_versions(self, name: str) -> KeyVersions:
+        """See ports.Ciphers."""
+        check_name(name)
+        reply = await self._read(name)
+        if reply is None:
+            raise KeyMissing
+        latest, readable = (reply.field("data", field) for field in ("latest_version", "min_decryption_version"))
+        if not (_is_number(latest) and _is_number(readable) and 1 <= latest):
+            raise malformed(reply)
+        return KeyVersions(latest, max(readable, 1))
+
+    async def rotate(self, name: str) -> None:
+        """See ports.Ciphers."""
+        check_name(name)
+        transit = self._client.transit
+        reply = await self._client.call(lambda: transit.rotate_key(name, mount_point=self._mount))
+        if reply.status not in _DONE:
+            raise await self._missing_or(reply, name)
+
+    async def rewrap(self, name: str, items: Sequence[Sealed]) -> Sequence[str | None]:
+        """See ports.Ciphers."""
+        check_name(name)
+        check_batch(items)
+        batch = [{"ciphertext": _sendable(item.ciphertext), "context": _encode(item.context)} for item in items]
+        transit = self._client.transit
+        reply = await self._client.call(
+            lambda: transit.rewrap_data(name, "", batch_input=batch, mount_point=self._mount)
+        )
+        # 200 although items failed; where all did, HashiCorp Vault may say 400, with the same list.
+        results = reply.field("data", "batch_results") if reply.status in (_OK, _BAD_REQUEST) else None
+        if results is None:
+            raise await self._missing_or(reply, name)
+        if not isinstance(results, list) or len(results) != len(items):
+            raise malformed(reply)
+        return [_rewrapped(reply, result) for result in results]
+
+    async def retire(self, name: str, version: int) -> None:
+        """See ports.Ciphers."""
+        versions = await self.key_versions(name)
+        if version > versions.latest:
+            raise ValueError("there is no such version yet")
+        version = max(version, versions.readable)
+        # Not hvac's own method: it takes two versions that are equal, which is what trimming needs, for a mistake.
+        wanted = {"min_decryption_version": version, "min_encryption_version": version}
+        url = f"/v1/{self._mount}/keys/{name}/config"
+        reply = await self._client.call(lambda: self._client.adapter.post(url, json=wanted))
+        if reply.status in _DONE:
+            transit = self._client.transit
+            reply = await self._client.call(lambda: transit.trim_key(name, version, mount_point=self._mount))
+        if reply.status not in _DONE:
+            raise await self._missing_or(reply, name)
+
+    async def _missing_or(self, reply: Reply, name: str) -> Exception:
+        """Why it was refused: there is no such key, or nothing that we understand."""
+        return unexpected(reply) if await self._exists(name) else KeyMissing()
+
     async def _exists(self, name: str) -> bool:
+        return await self._read(name) is not None
+
+    async def _read(self, name: str) -> Reply | None:
         transit = self._client.transit
         reply = await self._client.call(lambda: transit.read_key(name, mount_point=self._mount))
         if reply.status == _NOT_FOUND and reply.field("errors") == []:
-            return False
+            return None
         if reply.status != _OK:
             raise unexpected(reply)
-        return True
+        return reply
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _sendable(ciphertext: str) -> str:
+    """As it stands, if it can be a ciphertext at all; else something that surely opens for nobody."""
+    return ciphertext if sealed_version(ciphertext) and ciphertext.isascii() else f"{_PREFIX}1:"
+
+
+def _rewrapped(reply: Reply, result: object) -> str | None:
+    """One item's new ciphertext; None if it says that it failed.  Raises: VaultUnavailable for what says neither."""
+    if not isinstance(result, dict):
+        raise malformed(reply)
+    ciphertext = result.get("ciphertext")
+    if isinstance(ciphertext, str) and ciphertext.startswith(_PREFIX):
+        return ciphertext
+    if not result.get("error"):
+        raise malformed(reply)
+    return None
 
 
 def _says_missing(reply: Reply) -> bool:

@@ -6,7 +6,8 @@ import base64
 import pytest
 
 from connectors_grpc.errors import KeyMissing, Undecipherable
-from connectors_grpc.ports import Ciphers
+from connectors_grpc.grammar import sealed_version
+from connectors_grpc.ports import Ciphers, KeyVersions, Sealed
 
 HERE = b"uid-1\x00github"
 GARBAGE = [
@@ -139,6 +140,104 @@ class CiphersLaws:
             await ciphers.decrypt(name, HERE, "vault:v1:AAAA")
         with pytest.raises(ValueError, match="name"):
             await ciphers.shred_key(name)
+        with pytest.raises(ValueError, match="name"):
+            await ciphers.key_versions(name)
+        with pytest.raises(ValueError, match="name"):
+            await ciphers.rotate(name)
+        with pytest.raises(ValueError, match="name"):
+            await ciphers.rewrap(name, [Sealed(HERE, "vault:v1:AAAA")])
+        with pytest.raises(ValueError, match="name"):
+            await ciphers.retire(name, 1)
+
+    async def test_a_rotated_key_seals_by_the_new_version_and_opens_the_old(self, ciphers: Ciphers, key: str) -> None:
+        """Nothing is lost by rotating; each ciphertext says its version."""
+        await ciphers.create_key(key)
+        assert await ciphers.key_versions(key) == KeyVersions(1, 1)
+        old = await ciphers.encrypt(key, HERE, b"old")
+        await ciphers.rotate(key)
+        new = await ciphers.encrypt(key, HERE, b"new")
+        assert (sealed_version(old), sealed_version(new)) == (1, 2)
+        assert await ciphers.key_versions(key) == KeyVersions(2, 1)
+        assert [await ciphers.decrypt(key, HERE, text) for text in (old, new)] == [b"old", b"new"]
+
+    async def test_rewrapping_brings_all_that_opens_to_the_latest_version(self, ciphers: Ciphers, key: str) -> None:
+        """In order, each in its own context; what does not open is told apart and harms no other."""
+        await ciphers.create_key(key)
+        contexts = [f"uid\x00{number}".encode() for number in range(100)]
+        items = [Sealed(context, await ciphers.encrypt(key, context, context)) for context in contexts]
+        await ciphers.rotate(key)
+        items[3] = Sealed(contexts[4], items[3].ciphertext)
+        items[7] = Sealed(contexts[7], "vault:v1:AAAA")
+        items[9] = Sealed(contexts[9], "")
+        items[11] = Sealed(contexts[11], "vault:v9:" + "A" * 64)
+        rewrapped = await ciphers.rewrap(key, items)
+        assert [at for at, text in enumerate(rewrapped) if text is None] == [3, 7, 9, 11]
+        for context, text in zip(contexts, rewrapped, strict=True):
+            if text is not None:
+                assert sealed_version(text) == 2
+                assert await ciphers.decrypt(key, context, text) == context
+
+    async def test_a_batch_of_which_nothing_opens_is_no_error(self, ciphers: Ciphers, key: str) -> None:
+        """Every garbage, one by one and together."""
+        await ciphers.create_key(key)
+        for text in (text for text in GARBAGE if len(text) < 1000):
+            assert await ciphers.rewrap(key, [Sealed(HERE, text)]) == [None]
+        small = [Sealed(HERE, text) for text in GARBAGE if len(text) < 1000]
+        assert await ciphers.rewrap(key, small) == [None] * len(small)
+
+    async def test_a_batch_is_bounded(self, ciphers: Ciphers, key: str) -> None:
+        """In number, in size; and no context may be empty."""
+        await ciphers.create_key(key)
+        for items in ([], [Sealed(HERE, "x")] * 101, [Sealed(HERE, "x" * 600_000)], [Sealed(b"", "vault:v1:AAAA")]):
+            with pytest.raises(ValueError, match=r"batch|context"):
+                await ciphers.rewrap(key, items)
+
+    async def test_the_largest_plaintexts_can_be_rewrapped(self, ciphers: Ciphers, key: str) -> None:
+        """As many as the bound takes, in one batch."""
+        await ciphers.create_key(key)
+        sealed = Sealed(HERE, await ciphers.encrypt(key, HERE, b"x" * 65_536))
+        await ciphers.rotate(key)
+        assert [sealed_version(text or "") for text in await ciphers.rewrap(key, [sealed] * 5)] == [2] * 5
+
+    async def test_what_a_retired_version_sealed_never_opens_again(self, ciphers: Ciphers, key: str) -> None:
+        """The new one's does; retiring again, or lower, changes nothing; what is to come can't be retired."""
+        await ciphers.create_key(key)
+        old = await ciphers.encrypt(key, HERE, b"old")
+        await ciphers.rotate(key)
+        (new,) = await ciphers.rewrap(key, [Sealed(HERE, old)])
+        for version in (2, 2, 1):
+            await ciphers.retire(key, version)
+        assert await ciphers.key_versions(key) == KeyVersions(2, 2)
+        assert new is not None
+        assert await ciphers.decrypt(key, HERE, new) == b"old"
+        with pytest.raises(Undecipherable):
+            await ciphers.decrypt(key, HERE, old)
+        assert await ciphers.rewrap(key, [Sealed(HERE, old)]) == [None]
+        with pytest.raises(ValueError, match="version"):
+            await ciphers.retire(key, 3)
+
+    async def test_a_key_that_was_rotated_often_retires_all_before(self, ciphers: Ciphers, key: str) -> None:
+        """Several versions at once, and then again one."""
+        await ciphers.create_key(key)
+        for _ in range(4):
+            await ciphers.rotate(key)
+        await ciphers.retire(key, 4)
+        assert await ciphers.key_versions(key) == KeyVersions(5, 4)
+        await ciphers.retire(key, 5)
+        assert await ciphers.decrypt(key, HERE, await ciphers.encrypt(key, HERE, b"x")) == b"x"
+
+    async def test_a_missing_key_has_no_versions(self, ciphers: Ciphers, key: str) -> None:
+        """Not to be read, rotated, rewrapped or retired, and none is made by trying."""
+        calls = (
+            lambda: ciphers.key_versions(key),
+            lambda: ciphers.rotate(key),
+            lambda: ciphers.rewrap(key, [Sealed(HERE, "vault:v1:" + "A" * 64)]),
+            lambda: ciphers.retire(key, 1),
+        )
+        for _ in range(2):
+            for call in calls:
+                with pytest.raises(KeyMissing):
+                    await call()
 
     async def test_many_at_once_do_not_mix_answers(self, ciphers: Ciphers, key: str) -> None:
         """Sixty callers over one pool each get their own."""
