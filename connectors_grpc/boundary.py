@@ -9,8 +9,10 @@ import asyncio
 import secrets
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, TypeVar
 
@@ -44,28 +46,54 @@ def time_left() -> float:
     return max(0.0, DEADLINE.get() - time.monotonic())
 
 
+@dataclass(slots=True)
+class _Line:
+    """What a call's log line will say."""
+
+    caller: str = ""
+    reason: str = "OK"
+
+
+@contextmanager
+def _told(method: str) -> Iterator[_Line]:
+    """One log line at the end of a call, whatever the end is; and every failure as one that callers may see."""
+    began, line = time.monotonic(), _Line()
+    try:
+        yield line
+    except BaseException as error:
+        line.reason = "CANCELLED"
+        refusal = translate(error, method)
+        line.reason = refusal.reason.value
+        raise refusal from None
+    finally:
+        spent = round((time.monotonic() - began) * 1000, 1)
+        log.info("rpc", rpc=method, caller=line.caller, reason=line.reason, duration_ms=spent)
+
+
 class Boundary:
-    """The door. One for all servicers."""
+    """The door. One for all servicers. A request is None where the bytes that came are no message of the method."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
 
-    async def admit(self, method: str, key: Secret | None) -> ApiKey:
-        """Who calls, if the method is one of ours at all.
-
-        Raises: API_KEY_MISSING, API_KEY_INVALID, PERMISSION_DENIED (no rule: nothing is open by omission).
-        """
+    async def _authenticate(self, key: Secret | None) -> ApiKey:
         if key is None:
             raise ConnectorsError(Reason.API_KEY_MISSING)
-        admitted = await self._access.authenticate(key)
-        rule = policy.RULES.get(method)
-        if rule is None or not admitted.roles & rule.roles or (rule.platform and admitted.scope.tenants is not None):
-            raise policy.denied()
-        return admitted
+        return await self._access.authenticate(key)
 
-    def check(self, method: str, admitted: ApiKey, request: Message) -> None:
-        """Authorise, then validate. Raises: PERMISSION_DENIED, INVALID_FIELD."""
-        rule = policy.RULES[method]
+    @staticmethod
+    def _rule(method: str, admitted: ApiKey) -> policy.Rule:
+        """The method's rule, if it lets the key in. Raises: PERMISSION_DENIED (no rule: nothing is open by omission)."""
+        rule = policy.RULES.get(method)
+        if rule is None or not policy.admits(admitted, rule):
+            raise policy.denied()
+        return rule
+
+    @staticmethod
+    def _check(rule: policy.Rule, admitted: ApiKey, request: Message | None) -> None:
+        """Authorise, then validate. Raises: PERMISSION_DENIED, MALFORMED_REQUEST, INVALID_FIELD."""
+        if request is None:
+            raise ConnectorsError(Reason.MALFORMED_REQUEST)
         tenant = _text(request, rule.tenant)
         credential = next((text for path in rule.credential if (text := _text(request, path))), "")
         policy.authorize(admitted, rule, tenant, credential)
@@ -77,29 +105,47 @@ class Boundary:
         self,
         method: str,
         key: Secret | None,
-        request: Message,
+        request: Message | None,
         timeout: float | None,
         work: Callable[[], Awaitable[Answer]],
     ) -> Answer:
         """One unary call, whole. Raises: ConnectorsError, and nothing else."""
         began = time.monotonic()
         seconds = LONGEST_CALL if timeout is None else min(timeout, LONGEST_CALL)
-        who, reason = "", "OK"
-        try:
+        with _told(method) as line:
             async with asyncio.timeout(seconds):
-                admitted = await self.admit(method, key)
-                who = admitted.id
-                self.check(method, admitted, request)
+                admitted = await self._authenticate(key)
+                line.caller = admitted.id
+                self._check(self._rule(method, admitted), admitted, request)
                 CALLER.set(admitted)
                 DEADLINE.set(began + seconds)
                 return await work()
-        except BaseException as error:
-            refusal = translate(error, method)
-            reason = refusal.reason.value
-            raise refusal from None
-        finally:
-            spent = round((time.monotonic() - began) * 1000, 1)
-            log.info("rpc", rpc=method, caller=who, reason=reason, duration_ms=spent)
+
+    async def stream(
+        self,
+        method: str,
+        key: Secret | None,
+        request: Message | AsyncIterable[Message | None] | None,
+        work: Callable[[], AsyncIterable[Answer]],
+    ) -> AsyncIterator[Answer]:
+        """One streamed call, whole. Its length is the caller's affair. Raises: ConnectorsError, and nothing else."""
+        with _told(method) as line:
+            admitted = await self._authenticate(key)
+            line.caller = admitted.id
+            rule = self._rule(method, admitted)
+            if request is None or isinstance(request, Message):
+                self._check(rule, admitted, request)
+            CALLER.set(admitted)
+            async for answer in work():
+                yield answer
+
+
+async def parsed(messages: AsyncIterable[Message | None]) -> AsyncIterator[Message]:
+    """A stream's messages. Raises: MALFORMED_REQUEST at the first that is none."""
+    async for message in messages:
+        if message is None:
+            raise ConnectorsError(Reason.MALFORMED_REQUEST)
+        yield message
 
 
 def translate(error: BaseException, method: str) -> ConnectorsError:
@@ -116,7 +162,7 @@ def translate(error: BaseException, method: str) -> ConnectorsError:
     incident = secrets.token_hex(8)
     # Places only: an exception's text may quote what it choked on.
     places = [f"{PurePath(f.filename).name}:{f.lineno}:{f.name}" for f in traceback.extract_tb(error.__traceback__)]
-    log.error("bug", rpc=method, incident=incident, error=type(error).__name__, stack=places[-12:])
+    log.error("bug", rpc=method, incident=incident, error=type(error).__name__, stack=" ".join(places[-12:]))
     return ConnectorsError(Reason.INTERNAL, {"incident": incident})
 
 

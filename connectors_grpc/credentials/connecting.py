@@ -34,6 +34,8 @@ CallbackParameters = Mapping[str, Sequence[str]]
 
 MOST_SCOPES = 100
 MOST_CONFLICTS = 10
+REDIRECT_URI = re.compile(r"https?://[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]+")
+"""Characters of a URI but the fragment's mark.  Source: RFC 3986 section 2."""
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,512}")
 
 
@@ -273,13 +275,22 @@ def _oauth(integration: Integration) -> OAuth:
 
 def _check_redirect_uri(uri: str) -> None:
     """https, or http on loopback, absolute and without fragment.  Source: RFC 6749 section 3.1.2, RFC 8252 section 7.3."""
-    parts = urlsplit(uri)
-    loopback = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
-    if (
-        len(uri) > 2000
-        or not parts.netloc
-        or parts.fragment
-        or "@" in parts.netloc
-        or not (parts.scheme == "https" or loopback)
-    ):
+    if len(uri) > 2000 or not _is_redirect_uri(uri):
         raise invalid("redirect_uri", "an absolute https URL is wanted (http on loopback only), without fragment")
+
+
+def _is_redirect_uri(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError:
+        return False
+    loopback = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    return (
+        # urlsplit drops line ends and takes spaces: what it says of such a text is not what a browser makes of it.
+        REDIRECT_URI.fullmatch(uri) is not None
+        and bool(parts.hostname)
+        and port != 0
+        and "@" not in parts.netloc
+        and (parts.scheme == "https" or loopback)
+    )

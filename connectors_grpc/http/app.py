@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -27,17 +28,21 @@ HEADERS = {
 }
 """On every answer. No `form-action`: browsers apply it to the redirects that follow, and those are the provider's."""
 
+DEADLINE = 45.0
+"""Seconds for one answer. What a provider gave is stored all the same: that is a flight of its own."""
+
 Health = Callable[[], Awaitable[bool]]
 
 
 class HttpFace:
-    """The routes. `secure` says that browsers come by https, where cookies get the `__Host-` prefix."""
+    """The routes. `base_url` is where browsers come: by https, cookies get the `__Host-` prefix."""
 
-    def __init__(self, connecting: Connecting, healthy: Health, *, secure: bool) -> None:
+    def __init__(self, connecting: Connecting, healthy: Health, *, base_url: str) -> None:
         self._connecting = connecting
         self._healthy = healthy
-        self._secure = secure
-        self._cookie = "__Host-connectors-" if secure else "connectors-"
+        self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(base_url))
+        self._secure = base_url.startswith("https:")
+        self._cookie = "__Host-connectors-" if self._secure else "connectors-"
 
     def application(self) -> Starlette:
         """What uvicorn serves."""
@@ -47,7 +52,10 @@ class HttpFace:
             Route("/connect/{handle}", self.begin, methods=["POST"]),
             Route("/oauth/callback/{integration}", self.callback, methods=["GET"]),
         ]
-        return Starlette(routes=routes, exception_handlers={404: not_found, 405: not_found})
+        application = Starlette(routes=routes, exception_handlers={404: not_found, 405: not_found})
+        # Or a slash too many would be answered by a redirect to whatever Host says.
+        application.router.redirect_slashes = False
+        return application
 
     async def health(self, _request: Request) -> Response:
         """Whether this replica can work: 200 or 503, without a key and without detail."""
@@ -58,16 +66,17 @@ class HttpFace:
     async def invite(self, request: Request) -> Response:
         """Show what the link is for."""
         try:
-            return _html(pages.invitation(await self._connecting.show(request.path_params["handle"])))
+            async with asyncio.timeout(DEADLINE):
+                return _html(pages.invitation(await self._connecting.show(request.path_params["handle"])))
         except Exception as error:
             return _failed(error)
 
     async def begin(self, request: Request) -> Response:
         """Bind the flow to this browser and send it to the provider."""
-        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return _failed(ConnectorsError(Reason.BROWSER_REFUSED))
         try:
-            begun = await self._connecting.begin(request.path_params["handle"])
+            self._check_origin(request)
+            async with asyncio.timeout(DEADLINE):
+                begun = await self._connecting.begin(request.path_params["handle"])
         except Exception as error:
             return _failed(error)
         response = RedirectResponse(begun.authorization_url, 303, headers=HEADERS)
@@ -82,8 +91,21 @@ class HttpFace:
         )
         return response
 
+    def _check_origin(self, request: Request) -> None:
+        """Only our own page's button may begin: what it shows was seen then (attack 32). Raises: BROWSER_REFUSED.
+
+        Our page has no referrer, so that its own posts come with `Origin: null` and are told by Fetch Metadata. Browsers
+        without that send at least the origin of a page that is not ours.
+        """
+        site = request.headers.get("sec-fetch-site")
+        origin = request.headers.get("origin", "null")
+        if site not in ("same-origin", "none") if site is not None else origin not in ("null", self._origin):
+            raise ConnectorsError(Reason.BROWSER_REFUSED)
+
     async def callback(self, request: Request) -> Response:
-        """Where the provider sends the browser back to."""
+        """Where the provider sends the browser back to. HEAD is safe by definition, so it finds nothing."""
+        if request.method != "GET":
+            return await not_found(request, None)
         integration = request.path_params["integration"]
         parameters: defaultdict[str, list[str]] = defaultdict(list)
         for name, value in request.query_params.multi_items():
@@ -91,22 +113,29 @@ class HttpFace:
         try:
             if not is_label(integration):
                 raise ConnectorsError(Reason.FLOW_NOT_FOUND)
-            credential = await self._connecting.finish(IntegrationId(integration), parameters, self._cookies(request))
+            async with asyncio.timeout(DEADLINE):
+                credential = await self._connecting.finish(
+                    IntegrationId(integration), parameters, self._cookies(request)
+                )
         except Exception as error:
             return _failed(error)
         return _html(pages.connected(credential.integration))
 
     def _cookies(self, request: Request) -> dict[str, str]:
-        """Our flows' cookies, by what follows the prefix. Two of one name are none."""
+        """Our flows' cookies, by what follows the prefix. Two of one name are none: one of them was planted.
+
+        Read leniently, as others on this host set cookies of any shape.  Source: RFC 6265 section 5.4.
+        """
         found: dict[str, str] = {}
-        try:
-            for line in request.headers.getlist("cookie")[:1]:
-                for name, morsel in SimpleCookie(line[:16384]).items():
-                    if name.startswith(self._cookie):
-                        found[name.removeprefix(self._cookie)] = morsel.value
-        except CookieError:
-            return {}
-        return found
+        planted: set[str] = set()
+        for line in request.headers.getlist("cookie"):
+            for pair in line.split(";"):
+                name, equals, value = pair.strip().partition("=")
+                if equals and name.startswith(self._cookie):
+                    flow = name.removeprefix(self._cookie)
+                    planted |= {flow} & found.keys()
+                    found[flow] = value
+        return {flow: value for flow, value in found.items() if flow not in planted}
 
 
 def _html(body: str, status: int = 200) -> Response:
@@ -118,7 +147,7 @@ def _failed(error: Exception) -> Response:
     return _html(pages.problem(refusal), refusal.meaning.http)
 
 
-async def not_found(_request: Request, _error: Exception) -> Response:
+async def not_found(_request: Request, _error: Exception | None) -> Response:
     """Nothing here."""
     body = {"type": "about:blank", "title": "Not Found", "status": 404, "reason": "MALFORMED_REQUEST"}
     return Response(json.dumps(body), 404, headers=HEADERS, media_type="application/problem+json")

@@ -44,6 +44,8 @@ ADVICE = {
     Reason.FLOW_NOT_FOUND: "This link has been used, is too old, or was begun in another browser. Ask for a new one.",
     Reason.AUTHORIZATION_REFUSED: "The access was not granted. To connect after all, ask for a new link and consent.",
     Reason.OAUTH_CLIENT_REFUSED: "The provider does not accept this platform's registration. Tell whoever runs it.",
+    Reason.DEADLINE_EXCEEDED: "It takes longer than it should. Ask whoever sent you the link, before you connect again.",
+    Reason.BROWSER_REFUSED: "Another page tried to go on for you. Open the link itself, and press the button there.",
     Reason.TENANT_SUSPENDED: "This account is suspended. Tell whoever sent you the link.",
 }
 """What a person can do, where the error's own text speaks to developers."""
