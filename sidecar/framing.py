@@ -156,12 +156,14 @@ def _fields(
     next(every)
     for line in every:
         name, colon, value = line.partition(b":")
+        if not colon:  # asked of every line: the cache below knows names, not lines
+            raise Malformed("A header line has no colon.")
         value = value.strip()
         append((name, value))
         try:
             mark = known[name]
         except KeyError:
-            mark = _judge(name, colon)
+            mark = _judge(name)
         if mark is not None:
             if mark in marks:
                 value = _again(marks, mark, value, request)
@@ -180,9 +182,9 @@ def _again(marks: dict[bytes, bytes], mark: bytes, value: bytes, request: bool) 
     return value
 
 
-def _judge(name: bytes, colon: bytes) -> bytes | None:
-    """Check a name that is new. A folded line, a space before the colon and a missing colon all fail here."""
-    if not colon or _NAME.fullmatch(name) is None:
+def _judge(name: bytes) -> bytes | None:
+    """Check a name that is new. A folded line and a space before the colon fail here."""
+    if _NAME.fullmatch(name) is None:
         raise Malformed("A header line is malformed.")
     normal = name.lower().replace(b"_", b"-")
     if b"_" in name and normal in SINGLE:

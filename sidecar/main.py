@@ -159,7 +159,6 @@ def command(
     log_level: str,
 ) -> None:
     """Parse, run, and say what is wrong in one line."""
-    logs.configure(log_level)
     try:
         settings = parse(
             listen=listen,
@@ -172,6 +171,7 @@ def command(
             host_names=host_names,
             metrics_listen=metrics_listen,
         )
+        logs.configure(log_level)
         uvloop.run(run(settings, lambda address: click.echo(f"sidecar listens on {address}")))
     except SettingsRefused as refused:
         raise click.UsageError(str(refused)) from None

@@ -66,6 +66,7 @@ class Engine:
             "requests_in_flight": len(self.exchanges),
             "upstream_connections": sum(len(origin.every) for origin in self.origins.values()),
             "leases": len(self.leases),
+            "watch_up": int(self.leases.watched),
             "lease_hits_total": self.leases.hits,
             "lease_misses_total": self.leases.misses,
         }

@@ -416,6 +416,14 @@ class World:
             while all(ask.credential != probe for ask in self.server.asked[before:]):
                 assert (await self.ask(f"/~acme/{probe}/x", prober.bearer)).status == 200
 
+    async def metrics(self) -> Answer:
+        """The metrics page."""
+        where = self.all_addresses[-1]
+        app = await self.app(where)
+        answer = await app.ask(b"GET /-/metrics HTTP/1.1\r\nHost: %b\r\n\r\n" % where.encode())
+        app.close()
+        return answer
+
     async def stop_server(self) -> None:
         """The server is gone."""
         await self.grpc_server.stop(None)
@@ -443,7 +451,6 @@ async def world(
     fixed: tuple[str, str] | None = None,
     tls: Any = None,
     upstream_ca: Path | None = None,
-    metrics: bool = False,
     watched: bool = True,
 ) -> AsyncIterator[World]:
     """Everything on loopback and free ports."""
@@ -464,7 +471,7 @@ async def world(
         open_door=open_door,
         upstream_ca=upstream_ca,
         dedicated=dedicated,
-        metrics_listen=Tcp("127.0.0.1", free_port()) if metrics else None,
+        metrics_listen=Tcp("127.0.0.1", free_port()),
         limits=limits or Limits(tick=0.05, linger=0.5, drain=2.0),
     )
     addresses: list[str] = []
@@ -473,13 +480,14 @@ async def world(
     w = World(provider, leaser, key, "", addresses, unix, stop, server, running=running)
     await w.until(lambda: len(addresses) == 1 + len(dedicated) or running.done())
     if running.done():
+        upstream.close()
+        await server.stop(None)
         running.result()
     w.all_addresses[:] = [address.removeprefix("http://") for address in addresses]
-    if metrics and settings.metrics_listen is not None:
-        w.all_addresses.append(str(settings.metrics_listen))
+    w.all_addresses.append(str(settings.metrics_listen))
     w.address = w.all_addresses[0]
-    if leaser.watch_implemented:
-        await w.until(lambda: bool(leaser.watchers))
+    while watched and b"connectors_sidecar_watch_up 1" not in (await w.metrics()).body:
+        pass  # the first event makes everything doubtful: tests begin behind it
     w.connect()
     try:
         yield w

@@ -305,7 +305,7 @@ async def test_stopping_finishes_what_is_in_flight(w: World) -> None:
 
 async def test_metrics_are_on_a_port_of_their_own(w: World) -> None:
     """Prometheus text, without tenant or path."""
-    async with world(metrics=True) as measured:
+    async with world() as measured:
         assert (await measured.ask()).status == 200
         assert (await measured.ask("/~acme/nothing/x")).status == 404
         app = await measured.app(measured.all_addresses[-1])

@@ -46,6 +46,15 @@ def test_a_good_head_is_read_as_it_was_written(lines: Fields) -> None:
     assert head.fields == [(b"Host", b"a"), *lines]
 
 
+def test_a_line_that_is_only_a_known_name_is_malformed() -> None:
+    """The cache of names that were seen says nothing of the colon."""
+    good = b"GET / HTTP/1.1\r\nHost: a\r\nX-Seen: 1\r\n\r\n"
+    parse_request(good)
+    for bad in (good.replace(b"X-Seen: 1", b"X-Seen"), good.replace(b"Host: a", b"Host: a\r\nHost")):
+        with pytest.raises(Malformed):
+            parse_request(bad)
+
+
 @given(NOISE)
 @settings(max_examples=400)
 def test_any_bytes_are_a_head_or_malformed(noise: bytes) -> None:
