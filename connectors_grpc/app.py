@@ -31,7 +31,6 @@ from connectors_grpc.deleting import Deleting
 from connectors_grpc.errors import ConnectorsError
 from connectors_grpc.http.app import Health, HttpFace
 from connectors_grpc.http.protocol import BoundedProtocol
-from connectors_grpc.http.protocol import BoundedProtocol
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.journals import JournaledChanges
 from connectors_grpc.outbound import HttpOutbound
