@@ -36,7 +36,8 @@ class Rule:
     """Roles that may call, and the request's fields that say which tenant and credential it is about.
 
     `credential` fields are alternatives: the first that is set counts. A rule without `tenant` that is not for the platform
-    leaves it to the use case to show only what lies in the caller's scope.
+    leaves it to the use case to show only what lies in the caller's scope. `whole`: it changes the tenant as a whole, which is
+    not for keys of some credentials only; nor is what is for the `platform`.
     """
 
     roles: frozenset[Role]
@@ -44,6 +45,7 @@ class Rule:
     credential: tuple[str, ...] = ()
     unnamed: Unnamed = Unnamed.NOT_ENOUGH
     platform: bool = False
+    whole: bool = False
 
 
 _EITHER = ("credential", "integration")
@@ -51,19 +53,23 @@ RULES: Mapping[str, Rule] = {
     "/connectors.v1.TenantService/CreateTenant": Rule(_ADMIN, platform=True),
     "/connectors.v1.TenantService/GetTenant": Rule(_MANAGE, "tenant"),
     "/connectors.v1.TenantService/ListTenants": Rule(_MANAGE),
-    "/connectors.v1.TenantService/UpdateTenant": Rule(_MANAGE, "tenant.id"),
-    "/connectors.v1.TenantService/DeleteTenant": Rule(_ADMIN, "tenant"),
-    "/connectors.v1.TenantService/SuspendTenant": Rule(_MANAGE, "tenant"),
-    "/connectors.v1.TenantService/ResumeTenant": Rule(_MANAGE, "tenant"),
-    "/connectors.v1.TenantService/RotateTenantKey": Rule(_MANAGE, "tenant"),
+    "/connectors.v1.TenantService/UpdateTenant": Rule(_MANAGE, "tenant.id", whole=True),
+    "/connectors.v1.TenantService/DeleteTenant": Rule(_ADMIN, "tenant", whole=True),
+    "/connectors.v1.TenantService/SuspendTenant": Rule(_MANAGE, "tenant", whole=True),
+    "/connectors.v1.TenantService/ResumeTenant": Rule(_MANAGE, "tenant", whole=True),
+    "/connectors.v1.TenantService/RotateTenantKey": Rule(_MANAGE, "tenant", whole=True),
     "/connectors.v1.TenantService/GetTenantStatus": Rule(_MANAGE, "tenant"),
     "/connectors.v1.TenantService/GetOperation": Rule(_MANAGE),
     "/connectors.v1.TenantService/BatchCreateTenants": Rule(_ADMIN, platform=True),
     "/connectors.v1.IntegrationService/ListIntegrations": Rule(_MANAGE),
     "/connectors.v1.IntegrationService/GetIntegration": Rule(_MANAGE, "tenant", unnamed=Unnamed.FINE),
     "/connectors.v1.IntegrationService/CreateIntegration": Rule(_ADMIN, platform=True),
-    "/connectors.v1.IntegrationService/UpdateIntegration": Rule(_MANAGE, "tenant", unnamed=Unnamed.PLATFORM),
-    "/connectors.v1.IntegrationService/DeleteIntegration": Rule(_MANAGE, "tenant", unnamed=Unnamed.PLATFORM),
+    "/connectors.v1.IntegrationService/UpdateIntegration": Rule(
+        _MANAGE, "tenant", unnamed=Unnamed.PLATFORM, whole=True
+    ),
+    "/connectors.v1.IntegrationService/DeleteIntegration": Rule(
+        _MANAGE, "tenant", unnamed=Unnamed.PLATFORM, whole=True
+    ),
     "/connectors.v1.CredentialService/StartAuthorization": Rule(_MANAGE, "tenant", _EITHER),
     "/connectors.v1.CredentialService/CompleteAuthorization": Rule(_MANAGE),
     "/connectors.v1.CredentialService/StoreCredential": Rule(_MANAGE, "tenant", _EITHER),
@@ -112,10 +118,7 @@ def authorize(caller: ApiKey, rule: Rule, tenant: str, credential: str) -> None:
 
     Raises: PERMISSION_DENIED.
     """
-    if not caller.roles & rule.roles:
-        raise denied()
-    everywhere = caller.scope.tenants is None
-    if rule.platform and not everywhere:
+    if not admits(caller, rule):
         raise denied()
     if rule.tenant and not (
         covers_tenant(caller.scope, tenant) if tenant else _may_leave_unnamed(caller, rule.unnamed)
@@ -123,6 +126,13 @@ def authorize(caller: ApiKey, rule: Rule, tenant: str, credential: str) -> None:
         raise denied()
     if rule.credential and not covers_credential(caller.scope, credential):
         raise denied()
+
+
+def admits(caller: ApiKey, rule: Rule) -> bool:
+    """Whether the key may call the RPC at all, whatever the request will name."""
+    if (rule.platform or rule.whole) and caller.scope.credentials is not None:
+        return False
+    return bool(caller.roles & rule.roles) and not (rule.platform and caller.scope.tenants is not None)
 
 
 def _may_leave_unnamed(caller: ApiKey, unnamed: Unnamed) -> bool:

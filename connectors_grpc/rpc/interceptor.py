@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from connectors_grpc import policy
-from connectors_grpc.boundary import CALLER, Boundary, translate
+from connectors_grpc.boundary import Boundary, parsed
 from connectors_grpc.errors import ConnectorsError
 from connectors_grpc.rpc.status import abort
 from connectors_grpc.secret import Secret
@@ -47,41 +49,37 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
             return handler
         if handler is None:
             return grpc.unary_unary_rpc_method_handler(self._refuse(method))
+        read = _lenient(handler.request_deserializer)
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler.unary_unary), handler.request_deserializer, handler.response_serializer
-            )
+            call = self._unary(method, handler.unary_unary)
+            return grpc.unary_unary_rpc_method_handler(call, read, handler.response_serializer)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(
-                self._unary_stream(method, handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
+            call = self._unary_stream(method, handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(call, read, handler.response_serializer)
         if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(
-                self._stream(method, handler.stream_stream), handler.request_deserializer, handler.response_serializer
-            )
+            call = self._stream(method, handler.stream_stream)
+            return grpc.stream_stream_rpc_method_handler(call, read, handler.response_serializer)
         return grpc.unary_unary_rpc_method_handler(self._refuse(method))
 
     def _refuse(self, method: str) -> Any:
+        async def nothing() -> None:
+            raise policy.denied()
+
         async def refuse(_request: bytes, context: Any) -> None:
+            key = key_of(context.invocation_metadata())
             try:
-                await self._boundary.admit(method, key_of(context.invocation_metadata()))
+                await self._boundary.run(method, key, None, context.time_remaining(), nothing)
             except ConnectorsError as error:
                 await abort(context, error)
-            await abort(context, policy.denied())
 
         return refuse
 
     def _unary(self, method: str, behaviour: Any) -> Any:
         async def call(request: Any, context: Any) -> Any:
+            key = key_of(context.invocation_metadata())
             try:
                 return await self._boundary.run(
-                    method,
-                    key_of(context.invocation_metadata()),
-                    request,
-                    context.time_remaining(),
-                    lambda: behaviour(request, context),
+                    method, key, request, context.time_remaining(), lambda: behaviour(request, context)
                 )
             except ConnectorsError as error:
                 await abort(context, error)
@@ -90,24 +88,35 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary_stream(self, method: str, behaviour: Any) -> Any:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+            key = key_of(context.invocation_metadata())
             try:
-                admitted = await self._boundary.admit(method, key_of(context.invocation_metadata()))
-                self._boundary.check(method, admitted, request)
-                CALLER.set(admitted)
-                async for answer in behaviour(request, context):
+                async for answer in self._boundary.stream(method, key, request, lambda: behaviour(request, context)):
                     yield answer
-            except Exception as error:
-                await abort(context, translate(error, method))
+            except ConnectorsError as error:
+                await abort(context, error)
 
         return call
 
     def _stream(self, method: str, behaviour: Any) -> Any:
         async def call(requests: Any, context: Any) -> AsyncIterator[Any]:
+            key = key_of(context.invocation_metadata())
+            work = partial(behaviour, parsed(requests), context)
             try:
-                CALLER.set(await self._boundary.admit(method, key_of(context.invocation_metadata())))
-                async for answer in behaviour(requests, context):
+                async for answer in self._boundary.stream(method, key, requests, work):
                     yield answer
-            except Exception as error:
-                await abort(context, translate(error, method))
+            except ConnectorsError as error:
+                await abort(context, error)
 
         return call
+
+
+def _lenient(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """None for bytes that are no message: the refusal comes after the key was looked at, and in our words."""
+
+    def parse(data: bytes) -> Any:
+        try:
+            return read(data) if read is not None else data
+        except DecodeError:
+            return None
+
+    return parse

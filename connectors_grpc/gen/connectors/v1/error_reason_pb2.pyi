@@ -157,7 +157,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: DNS rebinding.
     """
     ERROR_REASON_MALFORMED_REQUEST: _ErrorReason.ValueType  # 34
-    """Only over HTTP, 400. The request breaks HTTP's framing or the listener's path rules.
+    """INVALID_ARGUMENT. The bytes are no message of the method; over HTTP, 400: the request breaks HTTP's framing or the
+    listener's path rules.
     Example: Content-Length together with Transfer-Encoding.
     """
     ERROR_REASON_BROWSER_REFUSED: _ErrorReason.ValueType  # 35
@@ -331,7 +332,8 @@ ERROR_REASON_WRONG_HOST: ErrorReason.ValueType  # 33
 Example: DNS rebinding.
 """
 ERROR_REASON_MALFORMED_REQUEST: ErrorReason.ValueType  # 34
-"""Only over HTTP, 400. The request breaks HTTP's framing or the listener's path rules.
+"""INVALID_ARGUMENT. The bytes are no message of the method; over HTTP, 400: the request breaks HTTP's framing or the
+listener's path rules.
 Example: Content-Length together with Transfer-Encoding.
 """
 ERROR_REASON_BROWSER_REFUSED: ErrorReason.ValueType  # 35
