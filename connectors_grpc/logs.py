@@ -26,6 +26,18 @@ def _only_allowed(_logger: Any, _method: str, event: MutableMapping[str, Any]) -
     return {key: value for key, value in event.items() if key in ALLOWED}
 
 
+class _Stderr:
+    """Whatever stderr is when a line is written, for it may be exchanged."""
+
+    def write(self, text: str) -> None:
+        """Write there."""
+        sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush that."""
+        sys.stderr.flush()
+
+
 def configure(level: str = "info") -> None:
     """Set up logging for this process. Libraries' own logs pass at WARNING and above, never at DEBUG or INFO:
     HTTP libraries write whole URLs and cookies there.
@@ -40,7 +52,7 @@ def configure(level: str = "info") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_Stderr()),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format='{"level":"%(levelname)s","event":"%(name)s"}')

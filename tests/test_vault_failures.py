@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -372,6 +373,17 @@ async def test_tls_is_checked_against_the_given_authority(tmp_path: Path) -> Non
                 pass
 
 
+def stop(pid: int) -> None:
+    """Stop a process, and be sure of it: a signal takes its time to reach every thread."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 5
+    while not all(
+        (task / "stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    ):
+        assert time.monotonic() < deadline, "the process does not stop"
+
+
 async def test_killed_in_the_middle_of_a_call_and_back_again(private_openbao: OpenBao) -> None:
     """Calls under way end with VaultUnavailable, those after too, and the same client works once the Vault is back."""
     vault = private_openbao.vault
@@ -380,7 +392,7 @@ async def test_killed_in_the_middle_of_a_call_and_back_again(private_openbao: Op
         documents = VaultDocuments(client)
         await documents.write("acme/github", {"n": 1}, cas=0)
         assert vault.pid is not None
-        os.kill(vault.pid, signal.SIGSTOP)
+        stop(vault.pid)
         calls = [asyncio.create_task(documents.read("acme/github")) for _ in range(10)]
         await asyncio.wait(calls, timeout=0.05)
         os.kill(vault.pid, signal.SIGKILL)
@@ -404,7 +416,7 @@ async def test_a_vault_that_hangs_ends_at_the_deadline(private_openbao: OpenBao)
     async with connect(settings) as client:
         documents = VaultDocuments(client)
         assert vault.pid is not None
-        os.kill(vault.pid, signal.SIGSTOP)
+        stop(vault.pid)
         try:
             with pytest.raises(VaultUnavailable):
                 await documents.read("acme/github")
