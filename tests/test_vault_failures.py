@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import signal
-import time
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
