@@ -80,7 +80,10 @@ class Access:
         return None if document is None else replace(codec.load(ApiKey, document.data), version=document.version)
 
     async def create(self, caller: ApiKey, new: NewKey) -> tuple[ApiKey, Secret]:
-        """A new key, and its text, which is kept nowhere. Raises: PERMISSION_DENIED, ALREADY_EXISTS."""
+        """A new key, and its text, which is kept nowhere.
+
+        Raises: PERMISSION_DENIED, ALREADY_EXISTS (only to who may see that key, AIP-133).
+        """
         scope = Scope(new.tenants, frozenset(new.credentials) if new.credentials is not None else None)  # type: ignore[arg-type]
         if not policy.may_create_key(caller, new.roles, scope):
             raise policy.denied()
@@ -88,9 +91,18 @@ class Access:
             raise invalid("api_key.roles", "at least one role is wanted")
         key_id = new.id or KeyId(f"k{secrets.token_hex(8)}")
         text = self.new_text(key_id)
-        key = await self._create(new, scope, key_id, text)
+        try:
+            key = await self._create(new, scope, key_id, text)
+        except ConnectorsError as error:
+            if error.reason is Reason.ALREADY_EXISTS and not await self._may_see(caller, key_id):
+                raise policy.denied() from None
+            raise
         self._audit.record("CreateApiKey", caller=caller.id, target=key.id, result="created")
         return key, text
+
+    async def _may_see(self, caller: ApiKey, key_id: KeyId) -> bool:
+        key = await self._read(key_id)
+        return key is not None and policy.within(key.scope, caller.scope)
 
     @staticmethod
     def new_text(key_id: KeyId) -> Secret:

@@ -107,13 +107,13 @@ class Deleting:
             more = page.more and bool(page.names)
 
     async def status(self, caller: ApiKey, tenant_id: TenantId) -> TenantStatus:
-        """Counts over all credentials of the tenant. Raises: TENANT_NOT_FOUND."""
+        """Counts over the tenant's credentials that lie in the caller's scope. Raises: TENANT_NOT_FOUND."""
         tenant = await self._tenants.get(caller, tenant_id, fresh=True)
         by_state: Counter[CredentialState] = Counter()
         waiting: list[CredentialId] = []
         after, more = "", True
         while more:
-            page = await self._keeper.list(tenant, after=after, limit=200)
+            page = await self._keeper.list(tenant, after=after, limit=200, only=caller.scope.credentials)
             for credential in page.credentials:
                 by_state[credential.state] += 1
                 if credential.state is CredentialState.NEEDS_REAUTH and len(waiting) < MOST_NAMED:

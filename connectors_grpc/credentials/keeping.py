@@ -8,14 +8,14 @@ Every write is compare-and-set.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from connectors_grpc import codec
 from connectors_grpc.domain.ids import CredentialId, IntegrationId
 from connectors_grpc.domain.records import Credential, Material, Tenant
 from connectors_grpc.errors import KeyMissing, Undecipherable
-from connectors_grpc.ports import Ciphers, Clock, DataKey, Documents, Json
+from connectors_grpc.ports import Ciphers, Clock, DataKey, DocumentPage, Documents, Json
 from connectors_grpc.secret import Secret
 
 
@@ -97,9 +97,15 @@ class Keeper:
         except (KeyMissing, Undecipherable):
             raise MaterialLost from None
 
-    async def list(self, tenant: Tenant, *, after: str, limit: int) -> HeldPage:
-        """A page of the tenant's credentials, without material."""
-        page = await self._documents.list(tenant.id, after=after, limit=limit)
+    async def list(
+        self, tenant: Tenant, *, after: str, limit: int, only: Collection[CredentialId] | None = None
+    ) -> HeldPage:
+        """A page of the tenant's credentials, without material. `only`: no other is read, or named by `next`."""
+        if only is None:
+            page = await self._documents.list(tenant.id, after=after, limit=limit)
+        else:
+            names = sorted(name for name in only if name > after)
+            page = DocumentPage(tuple(names[:limit]), len(names) > limit)
         found = [await self.read(tenant, CredentialId(name)) for name in page.names]
         return HeldPage([held.credential for held in found if held], page.names[-1] if page.more and page.names else "")
 

@@ -149,10 +149,7 @@ class Managing:
     async def list(self, caller: ApiKey, tenant_id: TenantId, *, after: str, limit: int) -> HeldPage:
         """The tenant's credentials that lie in the caller's scope, by id."""
         tenant = await self._tenants.get(caller, tenant_id)
-        page = await self._keeper.list(tenant, after=after, limit=limit)
-        if caller.scope.credentials is None:
-            return page
-        return HeldPage([c for c in page.credentials if c.id in caller.scope.credentials], page.next)
+        return await self._keeper.list(tenant, after=after, limit=limit, only=caller.scope.credentials)
 
     async def update(
         self,
