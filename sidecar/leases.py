@@ -277,6 +277,7 @@ class Leases:
             return
         self._epoch += 1
         self._quiet_until = 0.0
+        self._denials.clear()
         if kind == "credential_changed":
             held = self._leases.get((event.credential_changed.tenant, event.credential_changed.credential))
             if held is not None:

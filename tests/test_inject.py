@@ -166,6 +166,13 @@ def test_17_connection_names_its_options_away_and_nothing_of_ours() -> None:
     assert names(plan().request_headers(lines)) == [b"host", b"x-c", b"authorization"]
 
 
+def test_20_connection_can_not_name_a_bodys_length_away() -> None:
+    """Else the body would be read as the next message, of whoever comes next on that connection. Both ways."""
+    lines = [(b"Connection", b"content-length, Content_Length"), (b"Content-Length", b"3")]
+    assert (b"Content-Length", b"3") in plan().request_headers(lines)
+    assert plan().response_headers(lines) == [(b"Content-Length", b"3")]
+
+
 def test_a_default_header_gives_way_to_the_apps_own() -> None:
     """In any spelling; unless Connection names the app's away."""
     mine = plan(default_headers={"Notion-Version": "2022-06-28"})

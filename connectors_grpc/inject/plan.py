@@ -131,7 +131,8 @@ class Plan:
             elif verdict == _CONNECTION and value not in _USUAL:
                 named = named | {_normal(option.strip()) for option in value.split(b",")}
         if named:
-            out = [pair for pair in out if _normal(pair[0]) not in named or pair[0] in _KEPT]
+            named -= _NEVER_NAMED
+            out = [pair for pair in out if _normal(pair[0]) not in named]
         for normal, name, value in self.defaults:
             if normal not in given or normal in named:
                 out.append((name, value))
@@ -175,6 +176,7 @@ class Plan:
             elif verdict == _CONNECTION and pair[1] not in _USUAL:
                 named = named | {_normal(option.strip()) for option in pair[1].split(b",")}
         if named:
+            named -= _NEVER_NAMED
             out = [pair for pair in out if _normal(pair[0]) not in named]
         if self.secrets:
             whole = b"\n".join([value for _, value in headers])
@@ -200,7 +202,8 @@ class Plan:
 _DROP, _PASS, _DEFAULTED, _CONNECTION = range(4)
 _USUAL = frozenset((b"keep-alive", b"Keep-Alive", b"close"))
 """What Connection says nearly always; it names no field that is not dropped anyway."""
-_KEPT = frozenset((b"Host",))
+_NEVER_NAMED = frozenset((b"host", b"content-length"))
+"""What Connection can't take away: without its length a body would be read as the next message."""
 _MOST_VERDICTS = 512
 _LONGEST_VERDICT = 64
 _NOT_BACK = HOP_BY_HOP | {b"alt-svc", b"proxy-authenticate", b"proxy-authorization"}

@@ -159,14 +159,14 @@ class Downstream(asyncio.BufferedProtocol):
             if asked is not None:
                 self._health(exchange, asked, data)
                 return
-            self.ahead(exchange.start(admit(head, self.door), data, engine.clock()))
+            exchange.start(admit(head, self.door), data, engine.clock())
         except Malformed as error:
             exchange.refuse(problem_of(error))
         except Problem as problem:
-            if not exchange.request_done and exchange.body is None:
-                exchange.unread = data
-            elif exchange.request_done and exchange.body is None:
+            if exchange.held is None and exchange.request_done:
                 self.ahead(data)
+            elif exchange.held is None:
+                exchange.unread = data
             exchange.refuse(problem)
 
     def _health(self, exchange: Exchange, asked: bytes, data: bytes) -> None:
@@ -215,7 +215,7 @@ class Downstream(asyncio.BufferedProtocol):
             if self.exchange is None and self.pending == data:
                 break  # a head begun
         self.running = False
-        if self.exchange is None and not self.blocked and not self.closing:
+        if not self.closing and (not self.pending or (self.exchange is None and not self.blocked)):
             self._hold(_AHEAD, False)
 
     def _refuse(self, problem: Problem) -> None:

@@ -91,25 +91,24 @@ class Exchange:
 
     # --- the request
 
-    def start(self, admitted: Admitted, data: bytes, now: float) -> bytes:
-        """Begin, with what came after the head; gives back what lies behind the body. Raises: Problem, Malformed."""
+    def start(self, admitted: Admitted, data: bytes, now: float) -> None:
+        """Begin, with what came after the head; what lies behind the body goes back to the app's connection.
+
+        Raises: Problem, Malformed. If `held` is still None then, `data` was not looked at.
+        """
         self.admitted = admitted
-        held = self.engine.leases.find(admitted.ask, now)
+        held = self.held = self.engine.leases.find(admitted.ask, now)
         if held is not None:
-            self.held = held
-            if self.head.length == 0:
-                self._go(held)
-                return data
-            rest = self._scan(data)
+            self.down.ahead(self._scan(data) if self.head.length else data)
             self._go(held)
-            return rest
+            return
         self.deadline = now + self.engine.limits.lease
-        if not self.request_done:
+        if self.request_done:
+            self.down.ahead(data)
+        else:
             self.unread = data
             self.down.hold_upload(True)
-            data = b""
         self.task = self.engine.spawn(self._lease(admitted))
-        return data
 
     async def _lease(self, admitted: Admitted) -> None:
         try:

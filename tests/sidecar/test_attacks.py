@@ -331,6 +331,15 @@ SMUGGLING = {
 }
 
 
+async def test_20_connection_can_not_name_a_bodys_length_away(w: World) -> None:
+    """The body stays the body of this request."""
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+    for _ in range(2):
+        lines = b"Connection: keep-alive, Content-Length\r\n"
+        assert (await w.ask(lines=lines, method="POST", body=smuggled)).status == 200
+    assert [got.body for got in w.provider.got] == [smuggled, smuggled]
+
+
 @pytest.mark.parametrize("case", SMUGGLING)
 async def test_20_doubtful_framing_is_refused_and_the_connection_closes(w: World, case: str) -> None:
     """What follows on the connection is never read as a request."""

@@ -46,6 +46,43 @@ async def test_pipelined_requests_are_answered_strictly_in_order(w: World) -> No
     assert w.provider.connections == 1
 
 
+async def test_a_pipelined_request_whose_body_comes_later_is_read_on(w: World) -> None:
+    """Behind one in flight, and behind one that is refused."""
+    gate = asyncio.Event()
+
+    async def wait(got: Got, writer: asyncio.StreamWriter) -> bytes:
+        await gate.wait()
+        return OK
+
+    w.provider.replies = [wait]
+    app = await w.app()
+    body = b"x" * 1_000_000
+    post = w.request(method="POST", body=body)
+    await app.send(w.request() + post[:300])
+    await w.until(lambda: len(w.provider.got) == 1)
+    gate.set()
+    assert (await app.answer()).status == 200
+    await app.send(post[300:] + w.request("/~acme/unknown/x") + post[:400])
+    assert [(await app.answer()).status for _ in range(2)] == [200, 404]
+    await app.send(post[400:])
+    assert (await app.answer()).status == 200
+    assert [len(got.body) for got in w.provider.got] == [0, len(body), len(body)]
+
+
+async def test_a_refused_request_does_not_take_the_next_with_it(w: World) -> None:
+    """Refused after its body was read: what lies behind is the next request."""
+    w.connect(refused_urls=[f"http://127.0.0.1:{w.provider.port}/token"])
+    app = await w.app()
+    assert (await app.ask(w.request())).status == 200
+    await app.send(
+        w.request("/~acme/notes/token", b"", "POST", b"abc")
+        + w.request()
+        + w.request("/~acme/notes/token")
+        + w.request()
+    )
+    assert [(await app.answer()).status for _ in range(4)] == [403, 200, 403, 200]
+
+
 async def test_refusals_between_pipelined_requests_keep_their_place(w: World) -> None:
     """Our own answers take their turn, and the connection goes on."""
     app = await w.app()
