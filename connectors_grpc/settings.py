@@ -27,6 +27,7 @@ from connectors_grpc.addresses import (
 PREFIX = "CONNECTORS_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 MOST_FILE = 1 << 20
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  (what others may write)
 
 
 def _listen(value: object) -> object:
@@ -96,6 +97,10 @@ class ServerSettings(BaseSettings):
                 raise ValueError(f"{name}: {error}; give tls_cert and tls_key, or listen on 127.0.0.1") from None
         if self.http_listen.path:
             raise ValueError("http_listen: HOST:PORT is wanted, as browsers can't reach a Unix socket")
+        if self.public_url is None and self.http_listen.host in WILDCARDS:
+            raise ValueError(
+                "public_url: it must be given where http_listen is on every interface, as links are made of it"
+            )
         if self.vault_token_file and (self.vault_role_id or self.vault_secret_id_file):
             raise ValueError("vault_token_file and an AppRole exclude each other: give one of the two")
         if self.vault_role_id and not self.vault_secret_id_file:
@@ -118,6 +123,15 @@ class UpSettings(ServerSettings):
     seal_key: AnyPath | None = Field(
         None, description="The seal key of the embedded OpenBao. Unset: vault/seal.key in the state directory."
     )
+
+    @model_validator(mode="after")
+    def _have_one_vault(self) -> UpSettings:
+        if self.vault_addr and self.seal_key:
+            raise ValueError("seal_key: it is the embedded OpenBao's; leave it out with vault_addr")
+        for name in ("vault_role_id", "vault_secret_id_file", "vault_token_file", "vault_ca_file", "vault_namespace"):
+            if getattr(self, name) and not self.vault_addr:
+                raise ValueError(f"{name}: it needs vault_addr; without that the embedded OpenBao is used")
+        return self
 
     @model_validator(mode="after")
     def _stay_local(self) -> UpSettings:

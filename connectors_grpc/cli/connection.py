@@ -141,7 +141,8 @@ def open_channel(server: str, ca_file: Path | None) -> grpc.Channel:
         require_tls_unless_loopback(address, tls=tls)
     except AddressInvalid as error:
         raise click.BadParameter(f"{error}.", param_hint="--server (CONNECTORS_SERVER)") from None
-    options = [("grpc.max_receive_message_length", MOST_MESSAGE), ("grpc.enable_http_proxy", 0)]
+    # A proxy of the environment is for other machines.
+    options = [("grpc.max_receive_message_length", MOST_MESSAGE), ("grpc.enable_http_proxy", int(not address.is_local))]
     if not tls:
         return grpc.insecure_channel(str(address), options=options)
     roots = read_bytes(ca_file, "--ca-file (CONNECTORS_CA_FILE)") if ca_file else None

@@ -85,7 +85,8 @@ class TestRefusals:
     def test_a_listener_beyond_loopback_needs_tls(self, setting: str) -> None:
         """Keys would cross the network in the clear."""
         assert "not loopback" in problem({setting: "0.0.0.0:1"})
-        load(UpSettings, {setting: "0.0.0.0:1", "tls_cert": "c.pem", "tls_key": "k.pem"})
+        tls = {"tls_cert": "c.pem", "tls_key": "k.pem", "public_url": "https://connectors.example"}
+        load(UpSettings, {setting: "0.0.0.0:1", **tls})
 
     @pytest.mark.parametrize(
         "flags",
@@ -99,6 +100,9 @@ class TestRefusals:
             {"simulator_listen": "[2001:db8::1]:15080"},
             {"http_listen": "unix:/tmp/s"},
             {"grpc_listen": "127.0.0.1:0"},
+            {"http_listen": "0.0.0.0:1", "tls_cert": "c.pem", "tls_key": "k.pem"},
+            {"vault_token_file": "t"},
+            {"vault_addr": "https://v", "vault_token_file": "t", "seal_key": "k"},
         ],
     )
     def test_what_does_not_fit_together_is_refused(self, flags: dict[str, object]) -> None:
