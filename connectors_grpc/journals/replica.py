@@ -155,7 +155,8 @@ class JournaledChanges:
     async def _act(self, news: News) -> None:
         # An empty change is of a kind that a later release added: it may be anything.
         if news.gap or Change() in news.changes:
-            log.info("changes_gap")
+            if self._tasks:
+                log.info("changes_gap")
             self._feed.resync()
         else:
             for change in news.changes:
