@@ -90,7 +90,7 @@ class Leases:
     # --- the hit path: sync
 
     def find(self, ask: Ask, now: float) -> Held | None:
-        """The lease to use at once, or None: await `fill`. Raises: Problem (the key's scope, a recent refusal)."""
+        """The lease to use at once, or None: await `get`. Raises: Problem (the key's scope, a recent refusal)."""
         known: Grant | None = None
         tenant = ask.tenant
         if ask.key is not None:
@@ -127,7 +127,6 @@ class Leases:
             if now < denial[0]:
                 raise denial[1]
             del self._denials[ask]
-        self.misses += 1
 
     def _renew_soon(self, held: Held, ask: Ask, now: float) -> None:
         if held.renewing or now < self._quiet_until:
@@ -144,6 +143,10 @@ class Leases:
             held.renewing = False
 
     # --- asking
+
+    async def get(self, ask: Ask) -> Held:
+        """What `find` gives by now (somebody may have asked since), or what `fill` does. Raises: Problem."""
+        return self.find(ask, self._clock()) or await self.fill(ask)
 
     async def fill(self, ask: Ask) -> Held:
         """Ask the server, or wait for who asks already; what is held serves while it can't be reached. Raises: Problem."""
@@ -196,6 +199,7 @@ class Leases:
             fill = asyncio.get_running_loop().create_future()
             fill.add_done_callback(_seen)
             self._fills[ask, rejected] = fill
+            self.misses += 1
             self._tasks.create_task(self._fetch(ask, rejected, fill))
         return await asyncio.shield(fill)
 

@@ -62,8 +62,9 @@ class Server:
 
     def __init__(self, address: Address, *, deadline: float = DEADLINE) -> None:
         options = [
-            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_time_ms", 60_000),  # a dead peer is found; not so often that a server calls it abuse
             ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.max_pings_without_data", 2),
             ("grpc.max_receive_message_length", 1 << 20),
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 5_000),

@@ -112,7 +112,7 @@ class Exchange:
 
     async def _lease(self, admitted: Admitted) -> None:
         try:
-            held = await self.engine.leases.fill(admitted.ask)
+            held = await self.engine.leases.get(admitted.ask)
             if self.ended:
                 return
             self.held = held
