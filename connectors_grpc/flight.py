@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, Self, TypeVar
 
+from connectors_grpc.errors import ConnectorsError, Reason
+
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
@@ -18,13 +20,22 @@ class SingleFlight(Generic[Key, Value]):
         self._flights: dict[Key, asyncio.Task[Value]] = {}
 
     async def run(self, key: Key, work: Callable[[], Awaitable[Value]]) -> Value:
-        """Join the flight of `key`, or start it. A cancelled caller leaves the flight to the others, and to its end."""
+        """Join the flight of `key`, or start it. A cancelled caller leaves the flight to the others, and to its end.
+
+        Raises: what `work` raises; SERVER_UNAVAILABLE where the flight was cut because the server stops.
+        """
         task = self._flights.get(key)
         if task is None:
             task = asyncio.ensure_future(work())
             self._flights[key] = task
             task.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            passenger = asyncio.current_task()
+            if task.cancelled() and not (passenger and passenger.cancelling()):
+                raise ConnectorsError(Reason.SERVER_UNAVAILABLE, retry_after=1.0) from None
+            raise
 
     def _landed(self, key: Key, task: asyncio.Task[Value]) -> None:
         del self._flights[key]

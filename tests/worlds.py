@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +30,7 @@ from connectors_grpc.simulator.misbehaviour import Misbehaviour, Queued
 from connectors_grpc.simulator.record import SeenRequest
 from tests.browser import Browser, browser
 from tests.openbao import SETTINGS, copy_state, opened
-from tests.providers import running_simulator
+from tests.providers import UpstreamRequest, recording_upstream, running_simulator
 from tests.running import Client, Server, fresh_id, running_server
 
 State = pb.Credential
@@ -167,7 +169,9 @@ async def timed(
         yield Timed(server, clock, sim)
 
 
-async def make_world(server: Server, sim: Simulator, clock: ShiftedClock, **client: Any) -> World:
+async def make_world(
+    server: Server, sim: Simulator, clock: ShiftedClock, *, token_endpoint: str = "", **client: Any
+) -> World:
     """A tenant, an integration and an OAuth client, all new. `client` changes how the simulator treats it."""
     integration, client_id = fresh_id("notes"), fresh_id("client")
     secret = f"cs-{secrets.token_hex(12)}+%:/"
@@ -178,7 +182,7 @@ async def make_world(server: Server, sim: Simulator, clock: ShiftedClock, **clie
         integration,
         oauth={
             "authorization_endpoint": f"{sim.url}/authorize",
-            "token_endpoint": f"{sim.url}/token",
+            "token_endpoint": token_endpoint or f"{sim.url}/token",
             "revocation_endpoint": f"{sim.url}/revoke",
             "issuer": sim.url,
             "iss_required": True,
@@ -196,6 +200,57 @@ async def make_world(server: Server, sim: Simulator, clock: ShiftedClock, **clie
 async def world(timed: Timed) -> World:
     """A world of this test's own, not connected yet."""
     return await make_world(timed.server, timed.sim, timed.clock)
+
+
+class Gate:
+    """Stands before the simulator's token endpoint: passes requests on at once, and holds the answers while it is shut."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.open = asyncio.Event()
+        self.open.set()
+        self._answered = 0
+        self._changed = asyncio.Condition()
+
+    def shut(self) -> None:
+        """Hold answers from now on."""
+        self.open.clear()
+
+    async def answered(self) -> None:
+        """Note that the provider has answered."""
+        async with self._changed:
+            self._answered += 1
+            self._changed.notify_all()
+
+    async def reached(self, count: int) -> None:
+        """Wait until the provider has answered so often, whether or not it got through. Raises: TimeoutError after 20 s."""
+        async with asyncio.timeout(20), self._changed:
+            await self._changed.wait_for(lambda: self._answered >= count)
+
+
+@contextlib.asynccontextmanager
+async def gated(sim: Simulator) -> AsyncIterator[Gate]:
+    """A gate before that simulator."""
+    async with recording_upstream() as upstream, httpx2.AsyncClient(trust_env=False, timeout=20) as http:
+        gate = Gate(upstream.url)
+
+        async def pass_on(request: UpstreamRequest) -> bytes:
+            kept = {name: value for name, value in request.headers if name.lower() in ("authorization", "content-type")}
+            reply = await http.request(request.method, sim.url + request.target, content=request.body, headers=kept)
+            await gate.answered()
+            await gate.open.wait()
+            head = f"HTTP/1.1 {reply.status_code} X\r\nContent-Type: application/json\r\nContent-Length: {len(reply.content)}"
+            return head.encode() + b"\r\n\r\n" + reply.content
+
+        upstream.reply = pass_on
+        yield gate
+
+
+async def until(fact: Callable[[], Awaitable[bool]], deadline: float = 20.0) -> None:
+    """Wait until something has become so. Raises: TimeoutError."""
+    async with asyncio.timeout(deadline):
+        while not await fact():  # noqa: ASYNC110 - the fact lies on the far side of a channel
+            await asyncio.sleep(0.02)
 
 
 class Canary:

@@ -98,6 +98,8 @@ class Leasing:
         held = await self._refreshing.fresh(
             tenant, credential_id, min_ttl=min_ttl, rejected_generation=rejected_generation
         )
+        # A refresh takes its time: whoever suspended or deleted the tenant meanwhile meant this use too.
+        tenant = await self._tenants.usable(caller, tenant_id)
         integration = await self._integrations.get(held.credential.integration)
         if integration.api is None:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "api"})
@@ -141,6 +143,7 @@ class Leasing:
         """The access token itself, its record and its type. Raises: INTEGRATION_NOT_CONFIGURED if it is no OAuth token."""
         tenant = await self._tenants.usable(caller, tenant_id)
         held = await self._refreshing.fresh(tenant, credential_id, min_ttl=min_ttl or SHORTEST)
+        tenant = await self._tenants.usable(caller, tenant_id)
         if held.credential.kind is not CredentialKind.OAUTH:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth"})
         material = await self._refreshing.open(tenant, held)
