@@ -45,6 +45,10 @@ class ChangeFeed:
         for subscription in list(self._subscriptions):
             subscription.put(change)
 
+    def hears(self) -> bool:
+        """See ports.Changes. There is nobody else to hear."""
+        return True
+
     def subscribe(self) -> Subscription:
         """See ports.Changes. Counts from this call, not from the first read; ends when it is closed or dropped."""
         subscription = Subscription(self._capacity)

@@ -206,7 +206,10 @@ class Changes(Protocol):
         """Tell all subscribers of this process at once, and those of other replicas soon. Never blocks, never raises."""
 
     def subscribe(self) -> AsyncIterator[Change | None]:
-        """Changes from now on; None where some were dropped because the reader was slow: read everything again."""
+        """Changes from now on; None where some were dropped or missed: read everything again."""
+
+    def hears(self) -> bool:
+        """Whether other replicas' changes reach this one. While they do not, nobody may rely on being told."""
 
 
 class Audit(Protocol):

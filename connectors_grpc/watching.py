@@ -1,6 +1,7 @@
 """What a sidecar hears of: changes that its key may know of, filtered again at each event, with a heartbeat between them.
 
-A key that was revoked is cut off at its own event or, if that was missed, at the next heartbeat (attack 40).
+A key that was revoked is cut off at its own event or, if that was missed, at the next heartbeat (attack 40). So is everybody
+while this replica can't hear the others: a sidecar without a watch confirms what it holds every four seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from enum import Enum
 from connectors_grpc import policy
 from connectors_grpc.access import Access
 from connectors_grpc.domain.records import ApiKey
-from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.errors import ConnectorsError, Reason, VaultUnavailable
 from connectors_grpc.ports import Change, Changes
 
 HEARTBEAT = 10.0
@@ -45,12 +46,16 @@ class Watching:
         self._count = _Count()
 
     async def events(self, caller: ApiKey) -> AsyncIterator[Event]:
-        """RESYNC first, then changes and heartbeats without end. Raises: LIMIT_EXCEEDED, API_KEY_INVALID once revoked."""
+        """RESYNC first, then changes and heartbeats without end.
+
+        Raises: LIMIT_EXCEEDED, API_KEY_INVALID once revoked, VAULT_UNAVAILABLE while other replicas can't be heard.
+        """
         if self._count.open >= MOST_WATCHERS:
             raise ConnectorsError(Reason.LIMIT_EXCEEDED, retry_after=5.0)
         self._count.open += 1
         subscription = self._changes.subscribe()
         try:
+            self._check_hearing()
             yield Signal.RESYNC
             while True:
                 change: Change | Signal | None = Signal.HEARTBEAT
@@ -58,6 +63,7 @@ class Watching:
                     async with asyncio.timeout(HEARTBEAT):
                         change = await anext(subscription)
                 await self._access.prove(caller.id, bytes.fromhex(caller.sha256))
+                self._check_hearing()
                 if change is None or (isinstance(change, Change) and change.integration is not None):
                     # Which leases hang on an integration only the sidecar could know; such changes are an admin's, and rare.
                     yield Signal.RESYNC
@@ -65,6 +71,10 @@ class Watching:
                     yield change
         finally:
             self._count.open -= 1
+
+    def _check_hearing(self) -> None:
+        if not self._changes.hears():
+            raise VaultUnavailable
 
 
 def _concerns(caller: ApiKey, change: Change) -> bool:

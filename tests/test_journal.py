@@ -13,7 +13,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from connectors_grpc import codec
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId
 from connectors_grpc.grammar import MAX_DOCUMENT, check_data
-from connectors_grpc.journals.follower import LOST_AFTER, SILENT_AFTER, SWEPT_AFTER, Follower, News, Sighting
+from connectors_grpc.journals.follower import (
+    DEAF_AFTER,
+    LOST_AFTER,
+    SILENT_AFTER,
+    SWEPT_AFTER,
+    Follower,
+    News,
+    Sighting,
+)
 from connectors_grpc.journals.journal import CAPACITY, Entry, Journal, Page
 from connectors_grpc.ports import Change
 
@@ -192,6 +200,19 @@ def test_an_outage_is_not_the_writers_silence() -> None:
     for _ in range(SILENT_AFTER - 1):
         assert not follower.take(seen(1, page)).gap
     assert follower.take(seen(1, page)).gap
+
+
+def test_who_can_not_read_does_not_hear() -> None:
+    """Not before the first poll, nor after some that failed; one that succeeds is enough."""
+    follower = Follower()
+    assert not follower.hears
+    follower.take({})
+    for _ in range(DEAF_AFTER):
+        assert follower.hears
+        follower.failed()
+    assert not follower.hears
+    follower.take({})
+    assert follower.hears
 
 
 def test_after_a_long_outage_everything_begins_anew() -> None:

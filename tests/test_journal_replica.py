@@ -228,6 +228,20 @@ async def test_it_starts_while_the_vault_is_away() -> None:
         assert None in await hear(at_two, None)
 
 
+async def test_who_can_not_hear_says_so_and_wakes_who_relies_on_it() -> None:
+    """None comes when the others can't be heard any more, so that streams end by themselves; later it hears again."""
+    async with replicas() as ((_, one), (view_two, two)):
+        at_two = two.subscribe()
+        assert two.hears()
+        view_two.outage.down = True
+        assert await hear(at_two, None) == [None]
+        assert not two.hears()
+        view_two.outage.down = False
+        one.publish(change("a"))
+        await hear(at_two, change("a"))
+        assert two.hears()
+
+
 async def test_a_slow_subscriber_gets_none() -> None:
     """Over its bound all that waits gives way to None, and what comes after stays; others hear everything."""
     shared = MemoryDocuments()

@@ -26,6 +26,8 @@ SILENT_AFTER: Final = 3
 """Polls without a new version after which a writer is taken for dead. It is heard of at most 5 s after its last change."""
 SWEPT_AFTER: Final = 60
 """Polls without a new version after which a journal is removed, by whoever notices."""
+DEAF_AFTER: Final = 5
+"""Failed polls in a row after which we can't vouch that we are told. Longer than a Vault takes to choose a new leader."""
 LOST_AFTER: Final = 20
 """Failed polls in a row after which we begin anew. They may take 2 s each: still well below what it takes to be swept."""
 
@@ -80,6 +82,11 @@ class Follower:
     def accompanied(self) -> bool:
         """Whether any other replica was heard of lately."""
         return any(known.speaks for known in self._known.values())
+
+    @property
+    def hears(self) -> bool:
+        """Whether the journals could be read lately."""
+        return self._began and self._failures < DEAF_AFTER
 
     def take(self, sightings: Mapping[str, Sighting]) -> News:
         """Compare all journals that there are with what was read of them before."""

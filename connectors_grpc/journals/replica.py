@@ -77,6 +77,10 @@ class JournaledChanges:
         """See ports.Changes."""
         return self._feed.subscribe()
 
+    def hears(self) -> bool:
+        """See ports.Changes."""
+        return self._follower.hears
+
     def on_change(self, forget: Callable[[Change | None], None]) -> None:
         """See ChangeFeed."""
         self._feed.on_change(forget)
@@ -126,8 +130,12 @@ class JournaledChanges:
         while True:
             await asyncio.sleep(max(self._pace.poll - took, self._pace.poll / 10))
             began = clock()
+            heard = self._follower.hears
             if not await self._attempt("read", self._poll):
                 self._follower.failed()
+            if heard and not self._follower.hears:
+                # Wakes who relies on being told, to learn that they can't.
+                self._feed.resync()
             took = clock() - began
 
     async def _poll(self) -> None:
