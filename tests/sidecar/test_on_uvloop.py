@@ -1,4 +1,4 @@
-"""The engine's own tests once more on uvloop, which is what runs in production: its transports differ from asyncio's in detail."""
+"""The engine's own tests once more on uvloop, which runs in production: its transports differ from asyncio's in detail."""
 
 from __future__ import annotations
 
