@@ -29,6 +29,8 @@ DENIAL_TTL = 1.0
 """Seconds for which a refusal is believed without asking again."""
 GRACE = 3600.0
 """Seconds for which a grant outlives its time while the server can't be reached."""
+UNWATCHED_TTL = 4.0
+"""Seconds for which a lease or grant is believed, at most, while no watch tells what changes: below the 5 s of the promise."""
 TRY_AGAIN = 1.0
 """Seconds between attempts at renewing while the server can't be reached."""
 
@@ -257,6 +259,7 @@ class Leases:
             if granted.key_id != ask.key.key_id or not granted.covers(lease.tenant, lease.credential):
                 raise Problem("PERMISSION_DENIED")
             granted.stale = stale
+            granted.refresh_at = self._believed_until(granted.refresh_at, now)
             _bound(self._grants, self._most_grants)
             self._grants[granted.key_id] = granted
         try:
@@ -268,6 +271,7 @@ class Leases:
         if before is not None and before.generation == held.generation:
             held.rejected = before.rejected
         held.stale = stale
+        held.refresh_at = self._believed_until(held.refresh_at, now)
         _bound(self._leases, self._most_leases)
         self._leases[held.tenant, held.credential] = held
         return held
@@ -293,6 +297,18 @@ class Leases:
             self._grants.pop(event.api_key_changed.key_id, None)
         else:
             self.doubt_all()
+
+    def unwatched(self) -> None:
+        """The watch broke: from now on everything held is confirmed soon, not when the server's longer time is over."""
+        self.watched = False
+        now = self._clock()
+        for held in self._leases.values():
+            held.refresh_at = self._believed_until(held.refresh_at, now)
+        for known in self._grants.values():
+            known.refresh_at = self._believed_until(known.refresh_at, now)
+
+    def _believed_until(self, refresh_at: float, now: float) -> float:
+        return refresh_at if self.watched else min(refresh_at, now + UNWATCHED_TTL)
 
     def doubt_all(self) -> None:
         """Ask again about whatever is used next."""

@@ -22,7 +22,7 @@ class Events(Protocol):
 
 
 async def watch(source: Events, leases: Leases) -> None:
-    """Apply events for ever. Without a live watch every lease is confirmed when its refresh_after_ttl is over."""
+    """Apply events for ever. Without a live watch every lease is confirmed after UNWATCHED_TTL."""
     attempt = 0
     while True:
         reason = "ended"
@@ -36,6 +36,6 @@ async def watch(source: Events, leases: Leases) -> None:
             reason = error.reason
         if leases.watched or attempt == 0:
             log.warning("watch.broken", reason=reason)
-        leases.watched = False
+        leases.unwatched()
         await asyncio.sleep(pause(attempt, draw()))
         attempt += 1
