@@ -189,8 +189,9 @@ def _client(client: OAuthClient) -> Violations:
     if len(client.client_id) > 512 or _VISIBLE.fullmatch(client.client_id) is None:
         yield FieldViolation("oauth_client.client_id", "1 to 512 visible ASCII characters")
     secret = client.secret.reveal() if client.secret is not None else None
-    if secret is not None and (len(secret) > 4096 or _VISIBLE.fullmatch(secret) is None):
-        yield FieldViolation("oauth_client.client_secret", "1 to 4,096 visible ASCII characters")
+    # A space may stand within (RFC 6749 appendix A.2); around it, it is a slip of whoever pasted.
+    if secret is not None and (not 0 < len(secret) <= 4096 or not _is_vschar(secret) or secret != secret.strip()):
+        yield FieldViolation("oauth_client.client_secret", "1 to 4,096 ASCII characters, without surrounding white space")
 
 
 def _url(field: str, url: str, private: bool, *, query: bool = True) -> Violations:
@@ -244,6 +245,10 @@ def _is_template(text: str) -> bool:
 
 def _is_field_value(text: str, least: int = 1) -> bool:
     return least <= len(text) <= LONGEST_VALUE and FIELD_VALUE.fullmatch(text) is not None and text == text.strip()
+
+
+def _is_vschar(text: str) -> bool:
+    return _PRINTABLE.fullmatch(text) is not None
 
 
 def _ascii(text: str) -> bool:
