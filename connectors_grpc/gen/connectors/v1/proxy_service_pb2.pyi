@@ -346,7 +346,7 @@ class Lease(_message.Message):
 
     @_builtins.property
     def refresh_after_ttl(self) -> _duration_pb2.Duration:
-        """Lease again after so long, in the background."""
+        """Lease again after so long, in the background; after 4 s at most while no WatchLeases stream is up."""
 
     @_builtins.property
     def grace_ttl(self) -> _duration_pb2.Duration:
@@ -435,7 +435,7 @@ class AppGrant(_message.Message):
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """Ask again after so long."""
+        """Ask again after so long; after 4 s at most while no WatchLeases stream is up."""
 
     def __init__(
         self,
