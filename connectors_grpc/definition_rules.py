@@ -67,7 +67,7 @@ def _definition(integration: Integration) -> Violations:
     if integration.api is not None:
         yield from _api(integration.api, private)
     if integration.client is not None:
-        yield from _client(integration.client)
+        yield from client_violations(integration.client)
 
 
 def _oauth(oauth: OAuth, private: bool) -> Violations:
@@ -185,13 +185,16 @@ def _parameters(field: str, parameters: Mapping[str, str], reserved: frozenset[s
         yield FieldViolation(field, "not a parameter of the protocol; those are set by the server")
 
 
-def _client(client: OAuthClient) -> Violations:
+def client_violations(client: OAuthClient) -> Violations:
+    """What is wrong with an OAuth client, the platform's or a tenant's own."""
     if len(client.client_id) > 512 or _VISIBLE.fullmatch(client.client_id) is None:
         yield FieldViolation("oauth_client.client_id", "1 to 512 visible ASCII characters")
     secret = client.secret.reveal() if client.secret is not None else None
     # A space may stand within (RFC 6749 appendix A.2); around it, it is a slip of whoever pasted.
     if secret is not None and (not 0 < len(secret) <= 4096 or not _is_vschar(secret) or secret != secret.strip()):
-        yield FieldViolation("oauth_client.client_secret", "1 to 4,096 ASCII characters, without surrounding white space")
+        yield FieldViolation(
+            "oauth_client.client_secret", "1 to 4,096 ASCII characters, without surrounding white space"
+        )
 
 
 def _url(field: str, url: str, private: bool, *, query: bool = True) -> Violations:

@@ -11,7 +11,7 @@ from connectors_grpc.definition_rules import validate_definition
 from connectors_grpc.domain.definition import Api, Integration, OAuth, OAuthClient, Source
 from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.domain.records import ApiKey, Tenant
-from connectors_grpc.errors import Conflict, ConnectorsError, Reason, Undecipherable
+from connectors_grpc.errors import Conflict, ConnectorsError, FieldViolation, Reason, Undecipherable
 from connectors_grpc.ports import Audit, Change, Changes, Ciphers, Clock, Documents
 from connectors_grpc.recent import Recent
 from connectors_grpc.secret import Secret
@@ -175,9 +175,17 @@ class Integrations:
         # A name past the store's page may hide others behind it: the page ends where the store's does.
         if page.more and page.names:
             chosen = [name for name in chosen if name <= page.names[-1]]
-        found = [await self.get(name) for name in chosen]
+        found = [one for name in chosen if (one := await self._found(name)) is not None]
         more = page.more or len(names) > len(chosen)
         return IntegrationPage(found, chosen[-1] if more and chosen else "")
+
+    async def _found(self, integration_id: IntegrationId) -> Integration | None:
+        try:
+            return await self.get(integration_id)
+        except ConnectorsError as error:
+            if error.reason is Reason.INTEGRATION_NOT_FOUND:
+                return None  # deleted since the names were read
+            raise
 
     async def create(self, caller: ApiKey, wanted: Integration, *, request_id: str, validate_only: bool) -> Integration:
         """Store a definition, or a client for one of the catalogue's. Raises: ALREADY_EXISTS, INVALID_FIELD."""
@@ -216,7 +224,8 @@ class Integrations:
         entry = self._catalogue.get(wanted.id)
         same = entry is not None and wanted.oauth in (None, entry.oauth) and wanted.api in (None, entry.api)
         if not same:
-            violations = validate_definition(wanted)
+            found = validate_definition(wanted)
+            violations = tuple(FieldViolation(f"integration.{v.field}", v.description) for v in found)
             if violations:
                 raise ConnectorsError(Reason.INVALID_FIELD, fields=violations)
         if client is None and wanted.client is not None:
@@ -268,6 +277,17 @@ class Integrations:
         await self._documents.purge(f"integrations/{integration_id}")
         self._changed(integration_id)
         self._audit.record("DeleteIntegration", caller=caller.id, target=integration_id, result="deleted")
+
+    async def purge_tenant_clients(self, tenant: Tenant) -> None:
+        """Forget every OAuth client of a tenant that is being deleted: they are sealed by the platform's key, not by its own."""
+        prefix = f"{tenant.id}."
+        while True:
+            page = await self._documents.list("clients", after=prefix, limit=100)
+            names = [name for name in page.names if name.startswith(prefix)]
+            for name in names:
+                await self._documents.purge(f"clients/{name}")
+            if not names:
+                return
 
     async def delete_tenant_client(self, caller: ApiKey, tenant: Tenant, integration_id: IntegrationId) -> None:
         """Back to the platform's client."""

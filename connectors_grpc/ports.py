@@ -46,6 +46,9 @@ class Documents(Protocol):
         Raises: Conflict if another version is current (a deleted document counts as version 0 exactly once purged).
         """
 
+    async def replace(self, path: str, data: Json, *, cas: int) -> int:
+        """As `write`, and no older version can be read from then on. Versions count on: a stale writer still loses."""
+
     async def purge(self, path: str) -> None:
         """Remove every version and all metadata. Purging what is absent is no error."""
 

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from connectors_grpc import policy
 from connectors_grpc.rpc.server import SERVICES
+from tests.canary import SESSION
 
 Metadata = tuple[tuple[str, str], ...]
 TRAILER = "grpc-status-details-bin"
@@ -136,5 +137,6 @@ async def ended(call: Any) -> Answer:
         trailers = dict(error.trailing_metadata() or ())
         raw = trailers.get(TRAILER, b"")
         assert isinstance(raw, bytes)
+        SESSION.hear(f"{error.details()} {raw!r} {error.debug_error_string()}")
         return Answer(error.code(), error.details() or "", raw)
     return Answer(grpc.StatusCode.OK, "")

@@ -54,7 +54,7 @@ async def two(server: Server) -> Two:
             await server.admin.store(
                 tenant, integration, credential=name, api_key={"api_key": f"sk-{name}-of-{tenant}"}
             )
-    keys = {role: await server.admin.create_key([ROLE[role]], [a]) for role in TENANT_ROLES}
+    keys = {role: await server.admin.create_key([int(ROLE[role])], [a]) for role in TENANT_ROLES}
     key_of_b = fresh_id("key-of-b")
     await server.admin.call(
         "CreateApiKey",
@@ -91,7 +91,7 @@ async def test_attack_29_another_tenants_door_looks_the_same_whether_it_exists_o
 )
 async def test_attack_29_a_credential_out_of_scope_looks_the_same_whether_it_exists_or_not(two: Two, rpc: Rpc) -> None:
     """A key for `mail` learns nothing of `wiki`, nor that there is no `none`."""
-    roles = [ROLE[role] for role in rpc.rule.roles]
+    roles = [int(ROLE[role]) for role in rpc.rule.roles]
     key = await two.server.admin.create_key(roles, [two.a], credentials=["mail"])
     answers = [await told(two, rpc, rpc.request(two.a, name), key) for name in ("wiki", "none")]
     assert len({answer.denial for answer in answers}) == 1

@@ -79,11 +79,12 @@ class Keeper:
         """Ciphertext for `write`. Raises: KeyMissing if the tenant was deleted meanwhile."""
         return await self._ciphers.encrypt(tenant.id, _context(tenant, credential_id), serialise_material(material))
 
-    async def write(self, tenant: Tenant, held: Held) -> Held:
-        """Write over the version that `held.credential.version` names. Raises: Conflict."""
+    async def write(self, tenant: Tenant, held: Held, *, forget: bool = False) -> Held:
+        """Write over the version that `held.credential.version` names; `forget` all that came before. Raises: Conflict."""
         credential = replace(held.credential, update_time=self._clock.now())
         data: Json = {"tenant_uid": tenant.uid, "record": codec.dump(credential), "ciphertext": held.ciphertext}
-        version = await self._documents.write(f"{tenant.id}/{credential.id}", data, cas=credential.version)
+        write = self._documents.replace if forget else self._documents.write
+        version = await write(f"{tenant.id}/{credential.id}", data, cas=credential.version)
         return Held(replace(credential, version=version), held.ciphertext)
 
     async def data_key(self, tenant: Tenant, credential_id: CredentialId) -> DataKey:

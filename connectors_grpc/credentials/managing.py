@@ -121,7 +121,7 @@ class Managing:
             requested_scopes=new.requested_scopes,
             hosts=hosts,
             issue_time=new.issue_time or now,
-            expire_time=new.expire_time,
+            expire_time=new.expire_time or _default_end(integration, new, now),
             refreshable=new.refresh_token is not None,
             labels=dict(labels) if labels else (old.labels if old else {}),
             version=old.version if old else await self._keeper.version(tenant, credential_id),
@@ -175,9 +175,9 @@ class Managing:
         self._done("UpdateCredential", caller.id, written, "updated")
         return written
 
-    async def _write(self, tenant: Tenant, held: Held) -> Credential:
+    async def _write(self, tenant: Tenant, held: Held, *, forget: bool = False) -> Credential:
         try:
-            return (await self._keeper.write(tenant, held)).credential
+            return (await self._keeper.write(tenant, held, forget=forget)).credential
         except Conflict:
             raise ConnectorsError(Reason.CONFLICT) from None
 
@@ -204,10 +204,9 @@ class Managing:
             refreshable=False,
             expire_time=None,
         )
-        await self._write(tenant, Held(ended, ""))
-        # Older versions still hold the ciphertext: the document is purged, then the bare record is written afresh.
-        await self._keeper.purge(tenant, credential_id)
-        written = await self._write(tenant, Held(replace(ended, version=0), ""))
+        # Older versions still hold the ciphertext. Not by a purge: versions would count from 1 again, and a refresh under
+        # way, which writes over the version that it read, could bring the credential back.
+        written = await self._write(tenant, Held(ended, ""), forget=True)
         self._done("RevokeCredential", caller.id, written, result)
         return written, result
 
@@ -235,12 +234,13 @@ class Managing:
         return ProviderResult.REVOKED
 
     async def purge_all(self, tenant: Tenant) -> Receipt:
-        """Revoke and remove every credential of a tenant that is being deleted."""
+        """Revoke and remove every credential of a tenant that is being deleted, then the OAuth clients of its own."""
         purged = 0
         failed: list[CredentialId] = []
         while True:
             names = await self._keeper.names(tenant)
             if not names:
+                await self._integrations.purge_tenant_clients(tenant)
                 return Receipt(purged, tuple(failed))
             for name in names:
                 held = None
@@ -262,6 +262,14 @@ class Managing:
             generation=credential.generation,
             result=result,
         )
+
+
+def _default_end(integration: Integration, new: NewMaterial, now: datetime) -> datetime | None:
+    """When a token ends of which nobody said it; None if the definition does not either."""
+    ttl = None if integration.oauth is None else integration.oauth.default_access_token_ttl
+    if new.kind is not CredentialKind.OAUTH or ttl is None:
+        return None
+    return (new.issue_time or now) + ttl
 
 
 def _check_fills(integration: Integration, new: NewMaterial) -> None:

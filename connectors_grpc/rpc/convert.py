@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from connectors_grpc.credentials.checks import NEXT_STEP
+from connectors_grpc.definition_rules import client_violations
 from connectors_grpc.domain.definition import (
     BEARER,
     Api,
@@ -32,7 +33,7 @@ from connectors_grpc.domain.records import (
     Tenant,
     TenantState,
 )
-from connectors_grpc.errors import invalid
+from connectors_grpc.errors import ConnectorsError, FieldViolation, Reason
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as credentials
 from connectors_grpc.gen.connectors.v1 import error_reason_pb2 as reasons
@@ -240,12 +241,13 @@ def definition(integration_id: IntegrationId, message: integrations.Integration)
 
 def client(message: integrations.OAuthClient) -> OAuthClient:
     """An OAuth client with its secret, on its way to be sealed. Raises: INVALID_FIELD."""
-    field = "integration.oauth_client"
-    if len(message.client_id) > 512:
-        raise invalid(f"{field}.client_id", "up to 512 visible characters are wanted")
-    client_id = parse.secret_text(message.client_id, f"{field}.client_id")
-    secret = parse.secret_text(message.client_secret, f"{field}.client_secret", empty=True)
-    return OAuthClient(client_id, Secret(secret) if secret else None)
+    field = "integration"
+    secret = Secret(message.client_secret) if message.client_secret else None
+    wanted = OAuthClient(message.client_id, secret)
+    violations = tuple(FieldViolation(f"{field}.{v.field}", v.description) for v in client_violations(wanted))
+    if violations:
+        raise ConnectorsError(Reason.INVALID_FIELD, fields=violations)
+    return wanted
 
 
 def oauth_definition(message: integrations.OAuth) -> OAuth:

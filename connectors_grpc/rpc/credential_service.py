@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -11,9 +12,10 @@ from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.leasing import Leasing
 from connectors_grpc.credentials.managing import Managing, NewMaterial, ProviderResult
 from connectors_grpc.credentials.refreshing import Refreshing
+from connectors_grpc.definition_rules import scope_violations
 from connectors_grpc.domain.ids import CredentialId
 from connectors_grpc.domain.records import CredentialKind
-from connectors_grpc.errors import invalid
+from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1.credential_service_pb2_grpc import CredentialServiceServicer
 from connectors_grpc.integrations import Integrations
@@ -24,7 +26,6 @@ from connectors_grpc.tenants import Tenants
 
 FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 MOST_FIELDS = 16
-MOST_SCOPES = 200
 LONGEST_MIN_TTL = timedelta(minutes=10)
 RESULT = {
     ProviderResult.REVOKED: pb.RevokeCredentialResponse.PROVIDER_RESULT_REVOKED,
@@ -144,11 +145,12 @@ class CredentialServicer(CredentialServiceServicer):
 
     async def RevokeCredential(self, request: pb.RevokeCredentialRequest, _context: Any) -> pb.RevokeCredentialResponse:
         """See the contract."""
+        integration_id = parse.integration_id(request.integration) if request.integration else None
         credential, result = await self._managing.revoke(
             caller(),
             parse.tenant_id(request.tenant),
-            parse.credential_id(request.credential),
-            parse.integration_id(request.integration) if request.integration else None,
+            parse.credential_id(request.credential or request.integration),
+            integration_id,
         )
         return pb.RevokeCredentialResponse(credential=convert.credential(credential), provider_result=RESULT[result])
 
@@ -194,7 +196,15 @@ def _material(request: pb.StoreCredentialRequest) -> NewMaterial:
                 expire_time=parse.moment(token.expire_time, "oauth.expire_time")
                 if token.HasField("expire_time")
                 else None,
-                scopes=tuple(token.scopes)[:MOST_SCOPES],
+                scopes=_scopes(token.scopes),
             )
         case _:
             raise invalid("material", "one of api_key, basic or oauth is wanted")
+
+
+def _scopes(given: Iterable[str]) -> tuple[str, ...]:
+    scopes = tuple(given)
+    violations = tuple(scope_violations("oauth.scopes", scopes, " "))
+    if violations:
+        raise ConnectorsError(Reason.INVALID_FIELD, fields=violations)
+    return scopes

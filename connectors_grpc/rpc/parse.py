@@ -16,6 +16,7 @@ from connectors_grpc.errors import ConnectorsError, Reason, invalid
 
 LABEL_WANTED = "a lower-case DNS label is wanted: a-z, 0-9 and inner hyphens, 1 to 63 characters"
 PAGE_DEFAULT, PAGE_MOST = 50, 500
+BILLION = 1_000_000_000
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]*")
 SECRET = re.compile(r"[\x20-\x7e]{1,16384}")
@@ -113,13 +114,13 @@ def mask(given: FieldMask, message: Message, known: Iterable[str], field: str = 
 
 def moment(time: Timestamp, field: str) -> datetime:
     """An aware datetime. Raises: INVALID_FIELD for years before 1970 or after 9998."""
-    if not 0 <= time.seconds < 253_339_228_800:
+    if not (0 <= time.seconds < 253_339_228_800 and 0 <= time.nanos < BILLION):
         raise invalid(field, "a time between 1970 and 9998 is wanted")
     return time.ToDatetime(tzinfo=UTC)
 
 
 def length(duration: Duration, field: str, most: timedelta) -> timedelta:
     """A length of time, 0 to `most`."""
-    if not 0 <= duration.seconds <= most.total_seconds() or duration.nanos < 0:
+    if not (0 <= duration.seconds <= most.total_seconds() and 0 <= duration.nanos < BILLION):
         raise invalid(field, f"0 to {int(most.total_seconds())} s is wanted")
     return duration.ToTimedelta()

@@ -52,6 +52,15 @@ class VaultDocuments:
             raise unexpected(reply)
         return _version(reply, reply.field("data", "version"))
 
+    async def replace(self, path: str, data: Json, *, cas: int) -> int:
+        """See ports.Documents. The Vault drops what is above `max_versions` as it writes."""
+        check_path(path)
+        kv = self._client.kv
+        reply = await self._client.call(lambda: kv.update_metadata(path, max_versions=1, mount_point=self._mount))
+        if reply.status not in _DONE:
+            raise unexpected(reply)
+        return await self.write(path, data, cas=cas)
+
     async def purge(self, path: str) -> None:
         """See ports.Documents."""
         check_path(path)

@@ -106,6 +106,18 @@ class DocumentsLaws:
             await documents.write(f"{folder}/one", {}, cas=2)
         assert await documents.write(f"{folder}/one", {"n": 9}, cas=0) == 1
 
+    async def test_a_replacement_counts_on(self, documents: Documents, folder: str) -> None:
+        """Unlike a purge, it leaves no version number to be taken twice: a stale writer loses, and a stale replacer too."""
+        for cas in range(3):
+            await documents.write(f"{folder}/one", {"n": cas}, cas=cas)
+        assert await documents.replace(f"{folder}/one", {"n": 9}, cas=3) == 4
+        assert await documents.read(f"{folder}/one") == Document({"n": 9}, 4)
+        for cas in (1, 3):
+            with pytest.raises(Conflict):
+                await documents.write(f"{folder}/one", {}, cas=cas)
+        with pytest.raises(Conflict):
+            await documents.replace(f"{folder}/one", {}, cas=3)
+
     async def test_purging_what_is_absent_is_no_error(self, documents: Documents, folder: str) -> None:
         """Twice, and never there."""
         await documents.write(f"{folder}/one", {}, cas=0)
