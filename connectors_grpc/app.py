@@ -33,9 +33,11 @@ from connectors_grpc.http.app import Health, HttpFace
 from connectors_grpc.http.protocol import BoundedProtocol
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.journals import JournaledChanges
+from connectors_grpc.operations import Operations
 from connectors_grpc.outbound import HttpOutbound
 from connectors_grpc.ports import Clock
 from connectors_grpc.proxying import Proxying
+from connectors_grpc.rotating import Rotating
 from connectors_grpc.rpc.access_service import AccessServicer
 from connectors_grpc.rpc.credential_service import CredentialServicer
 from connectors_grpc.rpc.integration_service import IntegrationServicer
@@ -61,7 +63,7 @@ class Platform:
     servicers: Servicers
     connecting: Connecting
     flows: Flows
-    deleting: Deleting
+    operations: Operations
     renewing: Renewing
     sweeping: Sweeping
 
@@ -89,11 +91,13 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     connecting = Connecting(
         flows, tenants, integrations, managing, platform_cipher, outbound, audit, clock, settings.base_url
     )
-    deleting = Deleting(tenants, managing, keeper, records, audit, clock)
+    operations = Operations(records, clock)
+    deleting = Deleting(tenants, managing, keeper, operations, audit)
+    rotating = Rotating(tenants, secrets, records, cipher, platform_cipher, operations, audit, clock)
     sweeping = Sweeping(records, tenants, integrations, keeper, refreshing, clock, spill.replica)
     servicers = Servicers(
-        TenantServicer(tenants, deleting),
-        IntegrationServicer(integrations, tenants),
+        TenantServicer(tenants, deleting, rotating, operations),
+        IntegrationServicer(integrations, tenants, rotating),
         CredentialServicer(tenants, integrations, connecting, managing, refreshing, leasing, proxying),
         ProxyServicer(proxying, leasing, Watching(changes, access)),
         AccessServicer(access, tenants),
@@ -101,8 +105,8 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     try:
         for cache in (access, tenants, integrations):
             changes.on_change(cache.forget)
-        async with changes, refreshing.flights, connecting.flights:
-            yield Platform(access, servicers, connecting, flows, deleting, renewing, sweeping)
+        async with changes, refreshing.flights, connecting.flights, operations:
+            yield Platform(access, servicers, connecting, flows, operations, renewing, sweeping)
     finally:
         spill.close()
         await outbound.aclose()
@@ -234,7 +238,7 @@ async def _sweeping(built: Platform) -> AsyncIterator[None]:
             try:
                 await built.renewing.recover()
                 await built.flows.sweep()
-                await built.deleting.sweep()
+                await built.operations.sweep()
                 await built.sweeping.round()
             except Exception as error:  # one bad record must not end all sweeping
                 log.warning("sweep_ended_early", error=type(error).__name__)

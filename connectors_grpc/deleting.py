@@ -1,41 +1,29 @@
-"""A tenant as a whole: how it is, and its deletion, whose receipt is kept for a day.
+"""A tenant as a whole: how it is, and its deletion.
 
 The order of a deletion makes it repeatable at every step: mark it DELETING (no lease, call or store from then on), revoke and
-purge each credential, shred the key, remove the record. A call that dies half-way is finished by calling again.
+purge each credential, shred the key, remove the record. All but the first is an operation: what dies half-way is finished by
+another replica, or by calling again.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
 
-from connectors_grpc import codec, policy
 from connectors_grpc.credentials.keeping import Keeper
-from connectors_grpc.credentials.managing import Managing
-from connectors_grpc.domain.ids import CredentialId, OperationId, TenantId, TenantUid
+from connectors_grpc.credentials.managing import Managing, Receipt
+from connectors_grpc.domain.ids import CredentialId, TenantId
+from connectors_grpc.domain.operation import Deletion, Operation
 from connectors_grpc.domain.records import ApiKey, CredentialState, Tenant, TenantState
 from connectors_grpc.errors import ConnectorsError, Reason
-from connectors_grpc.ports import Audit, Clock, Documents
+from connectors_grpc.operations import Operations, Run
+from connectors_grpc.ports import Audit
 from connectors_grpc.tenants import Tenants
 
-KEPT = timedelta(days=1)
+AT_ONCE = 1.0
+"""Seconds that a call waits for its operation's end."""
 MOST_NAMED = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Deletion:
-    """What a deletion did: the document of `operations/{id}`."""
-
-    id: OperationId
-    tenant: TenantId
-    uid: TenantUid
-    purged: int
-    revocations_failed: tuple[CredentialId, ...]
-    key_shredded: bool
-    done_time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,60 +39,51 @@ class Deleting:
     """The use cases over a whole tenant."""
 
     def __init__(
-        self, tenants: Tenants, managing: Managing, keeper: Keeper, documents: Documents, audit: Audit, clock: Clock
+        self, tenants: Tenants, managing: Managing, keeper: Keeper, operations: Operations, audit: Audit
     ) -> None:
         self._tenants = tenants
         self._managing = managing
         self._keeper = keeper
-        self._documents = documents
+        self._operations = operations
         self._audit = audit
-        self._clock = clock
+        operations.carry_out("delete-tenant", self._delete)
 
-    async def delete(self, caller: ApiKey, tenant_id: TenantId, *, force: bool, version: int) -> Deletion:
-        """Delete the tenant for good. Raises: TENANT_NOT_FOUND, NOT_EMPTY (without force), CONFLICT."""
+    async def delete(self, caller: ApiKey, tenant_id: TenantId, *, force: bool, version: int) -> Operation:
+        """Delete the tenant for good; what takes longer than a second goes on by itself.
+
+        Raises: TENANT_NOT_FOUND, NOT_EMPTY (without force), CONFLICT.
+        """
         tenant = await self._tenants.get(caller, tenant_id, fresh=True)
         if version not in (0, tenant.version):
             raise ConnectorsError(Reason.CONFLICT)
         if not force and tenant.state is not TenantState.DELETING and await self._keeper.names(tenant):
             raise ConnectorsError(Reason.NOT_EMPTY, {"tenant": tenant_id})
         tenant = await self._tenants.set_state(caller, tenant_id, TenantState.DELETING, "DeleteTenant")
-        receipt = await self._managing.purge_all(tenant)
-        await self._tenants.shred(tenant)
-        deletion = Deletion(
-            id=OperationId(f"op-{secrets.token_hex(12)}"),
-            tenant=tenant_id,
-            uid=tenant.uid,
-            purged=receipt.purged,
-            revocations_failed=receipt.revocations_failed,
-            key_shredded=True,
-            done_time=self._clock.now(),
-        )
-        await self._documents.write(f"operations/{deletion.id}", codec.dump(deletion), cas=0)
-        self._audit.record("DeleteTenant", caller=caller.id, tenant=tenant_id, result="deleted")
-        return deletion
+        operation = await self._operations.begin(caller, tenant_id, tenant.uid, Deletion())
+        return await self._operations.wait(operation, AT_ONCE)
 
-    async def operation(self, caller: ApiKey, operation_id: OperationId) -> Deletion:
-        """A receipt, for a day. Raises: OPERATION_NOT_FOUND, PERMISSION_DENIED."""
-        document = await self._documents.read(f"operations/{operation_id}")
-        deletion = None if document is None else codec.load(Deletion, document.data)
-        scope = caller.scope.tenants
-        if scope is not None and (deletion is None or scope.get(deletion.tenant) != deletion.uid):
-            raise policy.denied()
-        if deletion is None or deletion.done_time + KEPT < self._clock.now():
-            raise ConnectorsError(Reason.OPERATION_NOT_FOUND)
-        return deletion
+    async def _delete(self, run: Run) -> None:
+        """Carry it out, or what is left of it."""
+        operation = run.operation
+        assert isinstance(operation.work, Deletion)
+        deletion = operation.work
+        tenant = await self._tenants.of_uid(operation.tenant, operation.uid)
+        # Without a record, an earlier run got as far as shredding.
+        if tenant is not None:
+            left = await self._keeper.count(tenant)
+            run.note(step="purging", items_done=deletion.purged, items_total=deletion.purged + left)
 
-    async def sweep(self) -> None:
-        """Remove receipts that are older than a day."""
-        after, more = "", True
-        while more:
-            page = await self._documents.list("operations", after=after, limit=500)
-            for name in page.names:
-                after = name
-                document = await self._documents.read(f"operations/{name}")
-                if document and codec.load(Deletion, document.data).done_time + KEPT < self._clock.now():
-                    await self._documents.purge(f"operations/{name}")
-            more = page.more and bool(page.names)
+            def tell(receipt: Receipt) -> None:
+                done = replace(deletion, purged=receipt.purged, revocations_failed=receipt.revocations_failed)
+                run.note(work=done, items_done=done.purged, items_total=max(done.purged, run.operation.items_total))
+
+            so_far = Receipt(deletion.purged, deletion.revocations_failed)
+            await self._managing.purge_all(tenant, so_far, tell)
+            await run.save(step="shredding")
+            await self._tenants.shred(tenant)
+        assert isinstance(run.operation.work, Deletion)
+        run.note(work=replace(run.operation.work, key_shredded=True))
+        self._audit.record("DeleteTenant", caller=operation.caller, tenant=operation.tenant, result="deleted")
 
     async def status(self, caller: ApiKey, tenant_id: TenantId) -> TenantStatus:
         """Counts over the tenant's credentials that lie in the caller's scope. Raises: TENANT_NOT_FOUND."""

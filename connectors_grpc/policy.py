@@ -70,6 +70,7 @@ RULES: Mapping[str, Rule] = {
     "/connectors.v1.IntegrationService/DeleteIntegration": Rule(
         _MANAGE, "tenant", unnamed=Unnamed.PLATFORM, whole=True
     ),
+    "/connectors.v1.IntegrationService/RotatePlatformKey": Rule(_ADMIN, platform=True),
     "/connectors.v1.CredentialService/StartAuthorization": Rule(_MANAGE, "tenant", _EITHER),
     "/connectors.v1.CredentialService/CompleteAuthorization": Rule(_MANAGE),
     "/connectors.v1.CredentialService/StoreCredential": Rule(_MANAGE, "tenant", _EITHER),

@@ -67,17 +67,30 @@ class Keeper:
         if not held.ciphertext:
             raise MaterialLost
         try:
-            plaintext = await self._ciphers.decrypt(tenant.id, _context(tenant, held.credential.id), held.ciphertext)
-        except (KeyMissing, Undecipherable):
-            raise MaterialLost from None
+            plaintext = await self._unsealed(tenant, held)
+        except Undecipherable:
+            # Since it was read, the tenant's key may have been rotated and its old version ended: read again, once.
+            current = await self.read(tenant, held.credential.id)
+            if current is None or current.ciphertext in ("", held.ciphertext):
+                raise MaterialLost from None
+            try:
+                plaintext = await self._unsealed(tenant, current)
+            except Undecipherable:
+                raise MaterialLost from None
         material = parse_material(plaintext)
         if material.integration != held.credential.integration:
             raise MaterialLost
         return material
 
+    async def _unsealed(self, tenant: Tenant, held: Held) -> bytes:
+        try:
+            return await self._ciphers.decrypt(tenant.id, binding(tenant, held.credential.id), held.ciphertext)
+        except KeyMissing:
+            raise MaterialLost from None
+
     async def seal(self, tenant: Tenant, credential_id: CredentialId, material: Material) -> str:
         """Ciphertext for `write`. Raises: KeyMissing if the tenant was deleted meanwhile."""
-        return await self._ciphers.encrypt(tenant.id, _context(tenant, credential_id), serialise_material(material))
+        return await self._ciphers.encrypt(tenant.id, binding(tenant, credential_id), serialise_material(material))
 
     async def write(self, tenant: Tenant, held: Held, *, forget: bool = False) -> Held:
         """Write over the version that `held.credential.version` names; `forget` all that came before. Raises: Conflict."""
@@ -89,12 +102,12 @@ class Keeper:
 
     async def data_key(self, tenant: Tenant, credential_id: CredentialId) -> DataKey:
         """A key to seal this credential's next material with while the Vault is away. Raises: KeyMissing."""
-        return await self._ciphers.data_key(tenant.id, _context(tenant, credential_id))
+        return await self._ciphers.data_key(tenant.id, binding(tenant, credential_id))
 
     async def unwrap(self, tenant: Tenant, credential_id: CredentialId, wrapped: str) -> bytes:
         """The data key again. Raises: MaterialLost (the tenant's key is gone, or it is not of this credential)."""
         try:
-            return await self._ciphers.decrypt(tenant.id, _context(tenant, credential_id), wrapped)
+            return await self._ciphers.decrypt(tenant.id, binding(tenant, credential_id), wrapped)
         except (KeyMissing, Undecipherable):
             raise MaterialLost from None
 
@@ -114,12 +127,22 @@ class Keeper:
         """Some of the names under the tenant, whoever's: for purging until none is left."""
         return [CredentialId(name) for name in (await self._documents.list(tenant.id)).names]
 
+    async def count(self, tenant: Tenant) -> int:
+        """How many names there are under the tenant, whoever's."""
+        counted, after, more = 0, "", True
+        while more:
+            page = await self._documents.list(tenant.id, after=after)
+            counted += len(page.names)
+            after, more = (page.names[-1] if page.names else ""), page.more and bool(page.names)
+        return counted
+
     async def purge(self, tenant: Tenant, credential_id: CredentialId) -> None:
         """Remove every version."""
         await self._documents.purge(f"{tenant.id}/{credential_id}")
 
 
-def _context(tenant: Tenant, credential_id: CredentialId) -> bytes:
+def binding(tenant: Tenant, credential_id: CredentialId) -> bytes:
+    """The context of the credential's ciphertext: for another tenant, uid or credential it does not open."""
     return f"{tenant.uid}/{credential_id}".encode()
 
 

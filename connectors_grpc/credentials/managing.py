@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -233,10 +233,12 @@ class Managing:
             return ProviderResult.FAILED
         return ProviderResult.REVOKED
 
-    async def purge_all(self, tenant: Tenant) -> Receipt:
+    async def purge_all(
+        self, tenant: Tenant, so_far: Receipt | None = None, tell: Callable[[Receipt], None] = lambda _: None
+    ) -> Receipt:
         """Revoke and remove every credential of a tenant that is being deleted, then the OAuth clients of its own."""
-        purged = 0
-        failed: list[CredentialId] = []
+        purged = so_far.purged if so_far else 0
+        failed = list(so_far.revocations_failed) if so_far else []
         while True:
             names = await self._keeper.names(tenant)
             if not names:
@@ -251,6 +253,7 @@ class Managing:
                     failed.append(name)
                 await self._keeper.purge(tenant, name)
                 purged += 1
+                tell(Receipt(purged, tuple(failed)))
 
     def _done(self, action: str, caller: str, credential: Credential, result: str) -> None:
         self._changes.publish(Change(tenant=credential.tenant, credential=credential.id))

@@ -11,7 +11,9 @@ from connectors_grpc.errors import invalid
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1.integration_service_pb2_grpc import IntegrationServiceServicer
 from connectors_grpc.integrations import Integrations
+from connectors_grpc.rotating import Rotating
 from connectors_grpc.rpc import convert, parse
+from connectors_grpc.rpc.operation import operation
 from connectors_grpc.tenants import Tenants
 
 FIELDS = ("display_name", "oauth", "api", "oauth_client", "allow_private_addresses")
@@ -20,9 +22,10 @@ FIELDS = ("display_name", "oauth", "api", "oauth_client", "allow_private_address
 class IntegrationServicer(IntegrationServiceServicer):
     """One for the server."""
 
-    def __init__(self, integrations: Integrations, tenants: Tenants) -> None:
+    def __init__(self, integrations: Integrations, tenants: Tenants, rotating: Rotating) -> None:
         self._integrations = integrations
         self._tenants = tenants
+        self._rotating = rotating
 
     async def ListIntegrations(self, request: pb.ListIntegrationsRequest, _context: Any) -> pb.ListIntegrationsResponse:
         """See the contract."""
@@ -105,3 +108,9 @@ class IntegrationServicer(IntegrationServiceServicer):
         else:
             await self._integrations.delete(caller(), integration_id, version=parse.version(request.etag))
         return pb.DeleteIntegrationResponse()
+
+    async def RotatePlatformKey(
+        self, _request: pb.RotatePlatformKeyRequest, _context: Any
+    ) -> pb.RotatePlatformKeyResponse:
+        """See the contract."""
+        return pb.RotatePlatformKeyResponse(operation=operation(await self._rotating.platform(caller())))

@@ -5,25 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 from connectors_grpc.boundary import caller
-from connectors_grpc.deleting import Deleting, Deletion
+from connectors_grpc.deleting import Deleting
 from connectors_grpc.domain.ids import OperationId
 from connectors_grpc.domain.records import TenantState
-from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.errors import ConnectorsError, invalid
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1.tenant_service_pb2_grpc import TenantServiceServicer
+from connectors_grpc.operations import Operations
+from connectors_grpc.rotating import Rotating
 from connectors_grpc.rpc import convert, parse
+from connectors_grpc.rpc.operation import operation
+from connectors_grpc.several import several
 from connectors_grpc.tenants import Tenants
+
+MOST_CREATED = 100
 
 
 class TenantServicer(TenantServiceServicer):
     """One for the server."""
 
-    def __init__(self, tenants: Tenants, deleting: Deleting) -> None:
+    def __init__(self, tenants: Tenants, deleting: Deleting, rotating: Rotating, operations: Operations) -> None:
         self._tenants = tenants
         self._deleting = deleting
+        self._rotating = rotating
+        self._operations = operations
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, _context: Any) -> pb.CreateTenantResponse:
         """See the contract."""
+        return pb.CreateTenantResponse(tenant=await self._create(request))
+
+    async def _create(self, request: pb.CreateTenantRequest) -> pb.Tenant:
         tenant = await self._tenants.create(
             caller(),
             parse.tenant_id(request.tenant_id, "tenant_id"),
@@ -32,7 +43,7 @@ class TenantServicer(TenantServiceServicer):
             request_id=parse.request_id(request.request_id),
             validate_only=request.validate_only,
         )
-        return pb.CreateTenantResponse(tenant=convert.tenant(tenant))
+        return convert.tenant(tenant)
 
     async def GetTenant(self, request: pb.GetTenantRequest, _context: Any) -> pb.GetTenantResponse:
         """See the contract."""
@@ -62,10 +73,10 @@ class TenantServicer(TenantServiceServicer):
 
     async def DeleteTenant(self, request: pb.DeleteTenantRequest, _context: Any) -> pb.DeleteTenantResponse:
         """See the contract."""
-        deletion = await self._deleting.delete(
+        begun = await self._deleting.delete(
             caller(), parse.tenant_id(request.tenant), force=request.force, version=parse.version(request.etag)
         )
-        return pb.DeleteTenantResponse(operation=_operation(deletion))
+        return pb.DeleteTenantResponse(operation=operation(begun))
 
     async def SuspendTenant(self, request: pb.SuspendTenantRequest, _context: Any) -> pb.SuspendTenantResponse:
         """See the contract."""
@@ -91,32 +102,24 @@ class TenantServicer(TenantServiceServicer):
     async def GetOperation(self, request: pb.GetOperationRequest, _context: Any) -> pb.GetOperationResponse:
         """See the contract."""
         operation_id = OperationId(parse.label(request.operation, "operation"))
-        return pb.GetOperationResponse(operation=_operation(await self._deleting.operation(caller(), operation_id)))
+        return pb.GetOperationResponse(operation=operation(await self._operations.get(caller(), operation_id)))
 
     async def RotateTenantKey(self, request: pb.RotateTenantKeyRequest, _context: Any) -> pb.RotateTenantKeyResponse:
-        """Not yet."""
-        raise ConnectorsError(Reason.NOT_IMPLEMENTED, {"rpc": "RotateTenantKey"})
+        """See the contract."""
+        begun = await self._rotating.tenant(caller(), parse.tenant_id(request.tenant))
+        return pb.RotateTenantKeyResponse(operation=operation(begun))
 
     async def BatchCreateTenants(
         self, request: pb.BatchCreateTenantsRequest, _context: Any
     ) -> pb.BatchCreateTenantsResponse:
-        """Not yet."""
-        raise ConnectorsError(Reason.NOT_IMPLEMENTED, {"rpc": "BatchCreateTenants"})
+        """See the contract."""
+        if not 1 <= len(request.requests) <= MOST_CREATED:
+            raise invalid("requests", f"1 to {MOST_CREATED} are wanted")
+        return pb.BatchCreateTenantsResponse(results=await several(self._result, request.requests))
 
-
-def _operation(deletion: Deletion) -> pb.Operation:
-    receipt = pb.DeleteTenantReceipt(
-        tenant=deletion.tenant,
-        uid=deletion.uid,
-        credentials_purged=deletion.purged,
-        revocations_failed=deletion.revocations_failed,
-        key_shredded=deletion.key_shredded,
-    )
-    return pb.Operation(
-        id=deletion.id,
-        tenant=deletion.tenant,
-        done=True,
-        items_done=deletion.purged,
-        items_total=deletion.purged,
-        delete_tenant=receipt,
-    )
+    async def _result(self, request: pb.CreateTenantRequest) -> pb.BatchCreateTenantsResult:
+        try:
+            return pb.BatchCreateTenantsResult(tenant=await self._create(request))
+        except ConnectorsError as error:
+            said = [error.meaning.text, *(f"{each.field}: {each.description}." for each in error.fields)]
+            return pb.BatchCreateTenantsResult(error_reason=error.reason.value, error_message=" ".join(said))

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as connectors_dot_v1_dot_tenant__service__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
@@ -29,7 +30,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'connectors/v1/integration_service.proto\x12\rconnectors.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x04\n\x0bIntegration\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x37\n\x06source\x18\x03 \x01(\x0e\x32!.connectors.v1.Integration.SourceB\x04\xe2\x41\x01\x03\x12)\n\x05oauth\x18\x04 \x01(\x0b\x32\x14.connectors.v1.OAuthB\x04\xe2\x41\x01\x01\x12%\n\x03\x61pi\x18\x05 \x01(\x0b\x32\x12.connectors.v1.ApiB\x04\xe2\x41\x01\x01\x12\x36\n\x0coauth_client\x18\x06 \x01(\x0b\x32\x1a.connectors.v1.OAuthClientB\x04\xe2\x41\x01\x01\x12%\n\x17\x61llow_private_addresses\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08verified\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"J\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x14\n\x10SOURCE_CATALOGUE\x10\x01\x12\x12\n\x0eSOURCE_CREATED\x10\x02\"g\n\x0bOAuthClient\x12\x17\n\tclient_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\rclient_secret\x18\x02 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x04\x12\x1f\n\x11\x63lient_secret_set\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x03\"\xae\x07\n\x05OAuth\x12$\n\x16\x61uthorization_endpoint\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0etoken_endpoint\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x10refresh_endpoint\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12!\n\x13revocation_endpoint\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06issuer\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0ciss_required\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12H\n\x15\x63lient_authentication\x18\x07 \x01(\x0e\x32#.connectors.v1.ClientAuthenticationB\x04\xe2\x41\x01\x01\x12\x45\n\x14token_request_format\x18\x08 \x01(\x0e\x32!.connectors.v1.TokenRequestFormatB\x04\xe2\x41\x01\x01\x12\x1b\n\rpkce_disabled\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fscope_separator\x18\n \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06scopes\x18\x0b \x03(\tB\x04\xe2\x41\x01\x01\x12Y\n\x18\x61uthorization_parameters\x18\x0c \x03(\x0b\x32\x31.connectors.v1.OAuth.AuthorizationParametersEntryB\x04\xe2\x41\x01\x01\x12I\n\x10token_parameters\x18\r \x03(\x0b\x32).connectors.v1.OAuth.TokenParametersEntryB\x04\xe2\x41\x01\x01\x12>\n\x10refresh_rotation\x18\x0e \x01(\x0e\x32\x1e.connectors.v1.RefreshRotationB\x04\xe2\x41\x01\x01\x12\'\n\x19refresh_ends_access_token\x18\x0f \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x41\n\x18\x64\x65\x66\x61ult_access_token_ttl\x18\x10 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12?\n\x16refresh_token_idle_ttl\x18\x11 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x1a>\n\x1c\x41uthorizationParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x14TokenParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa4\x02\n\x03\x41pi\x12\x16\n\x08\x62\x61se_url\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rallowed_hosts\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x31\n\tplacement\x18\x03 \x01(\x0b\x32\x18.connectors.v1.PlacementB\x04\xe2\x41\x01\x01\x12\x45\n\x0f\x64\x65\x66\x61ult_headers\x18\x04 \x03(\x0b\x32&.connectors.v1.Api.DefaultHeadersEntryB\x04\xe2\x41\x01\x01\x12\x1b\n\ridentity_path\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cpass_cookies\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x1a\x35\n\x13\x44\x65\x66\x61ultHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x95\x02\n\tPlacement\x12<\n\x07headers\x18\x01 \x03(\x0b\x32%.connectors.v1.Placement.HeadersEntryB\x04\xe2\x41\x01\x01\x12\x38\n\x05query\x18\x02 \x03(\x0b\x32#.connectors.v1.Placement.QueryEntryB\x04\xe2\x41\x01\x01\x12\x32\n\x05\x62\x61sic\x18\x03 \x01(\x0b\x32\x1d.connectors.v1.BasicPlacementB\x04\xe2\x41\x01\x01\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a,\n\nQueryEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x0e\x42\x61sicPlacement\x12\x16\n\x08username\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"L\n\x17ListIntegrationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"e\n\x18ListIntegrationsResponse\x12\x30\n\x0cintegrations\x18\x01 \x03(\x0b\x32\x1a.connectors.v1.Integration\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x15GetIntegrationRequest\x12\x19\n\x0bintegration\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06tenant\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"I\n\x16GetIntegrationResponse\x12/\n\x0bintegration\x18\x01 \x01(\x0b\x32\x1a.connectors.v1.Integration\"\xa6\x01\n\x18\x43reateIntegrationRequest\x12\x1c\n\x0eintegration_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x0bintegration\x18\x02 \x01(\x0b\x32\x1a.connectors.v1.IntegrationB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"L\n\x19\x43reateIntegrationResponse\x12/\n\x0bintegration\x18\x01 \x01(\x0b\x32\x1a.connectors.v1.Integration\"\x9e\x01\n\x18UpdateIntegrationRequest\x12\x35\n\x0bintegration\x18\x01 \x01(\x0b\x32\x1a.connectors.v1.IntegrationB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x14\n\x06tenant\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"L\n\x19UpdateIntegrationResponse\x12/\n\x0bintegration\x18\x01 \x01(\x0b\x32\x1a.connectors.v1.Integration\"_\n\x18\x44\x65leteIntegrationRequest\x12\x19\n\x0bintegration\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06tenant\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x1b\n\x19\x44\x65leteIntegrationResponse*\x9e\x01\n\x14\x43lientAuthentication\x12%\n!CLIENT_AUTHENTICATION_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43LIENT_AUTHENTICATION_BASIC\x10\x01\x12\x1e\n\x1a\x43LIENT_AUTHENTICATION_POST\x10\x02\x12\x1e\n\x1a\x43LIENT_AUTHENTICATION_NONE\x10\x03*x\n\x12TokenRequestFormat\x12$\n TOKEN_REQUEST_FORMAT_UNSPECIFIED\x10\x00\x12\x1d\n\x19TOKEN_REQUEST_FORMAT_FORM\x10\x01\x12\x1d\n\x19TOKEN_REQUEST_FORMAT_JSON\x10\x02*\x8f\x01\n\x0fRefreshRotation\x12 \n\x1cREFRESH_ROTATION_UNSPECIFIED\x10\x00\x12\x1b\n\x17REFRESH_ROTATION_STATIC\x10\x01\x12\x1f\n\x1bREFRESH_ROTATION_WITH_GRACE\x10\x02\x12\x1c\n\x18REFRESH_ROTATION_AT_ONCE\x10\x03\x32\xe1\x05\n\x12IntegrationService\x12z\n\x10ListIntegrations\x12&.connectors.v1.ListIntegrationsRequest\x1a\'.connectors.v1.ListIntegrationsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/integrations\x12\x8f\x01\n\x0eGetIntegration\x12$.connectors.v1.GetIntegrationRequest\x1a%.connectors.v1.GetIntegrationResponse\"0\x82\xd3\xe4\x93\x02*\x12\x1b/integrations/{integration}b\x0bintegration\x12\x8d\x01\n\x11\x43reateIntegration\x12\'.connectors.v1.CreateIntegrationRequest\x1a(.connectors.v1.CreateIntegrationResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\r/integrations:\x01*b\x0bintegration\x12\x9e\x01\n\x11UpdateIntegration\x12\'.connectors.v1.UpdateIntegrationRequest\x1a(.connectors.v1.UpdateIntegrationResponse\"6\x82\xd3\xe4\x93\x02\x30\x32\x1e/integrations/{integration.id}:\x01*b\x0bintegration\x12\x8b\x01\n\x11\x44\x65leteIntegration\x12\'.connectors.v1.DeleteIntegrationRequest\x1a(.connectors.v1.DeleteIntegrationResponse\"#\x82\xd3\xe4\x93\x02\x1d*\x1b/integrations/{integration}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'connectors/v1/integration_service.proto\x12\rconnectors.v1\x1a\"connectors/v1/tenant_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x04\n\x0bIntegration\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x37\n\x06source\x18\x03 \x01(\x0e\x32!.connectors.v1.Integration.SourceB\x04\xe2\x41\x01\x03\x12)\n\x05oauth\x18\x04 \x01(\x0b\x32\x14.connectors.v1.OAuthB\x04\xe2\x41\x01\x01\x12%\n\x03\x61pi\x18\x05 \x01(\x0b\x32\x12.connectors.v1.ApiB\x04\xe2\x41\x01\x01\x12\x36\n\x0coauth_client\x18\x06 \x01(\x0b\x32\x1a.connectors.v1.OAuthClientB\x04\xe2\x41\x01\x01\x12%\n\x17\x61llow_private_addresses\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08verified\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"J\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x14\n\x10SOURCE_CATALOGUE\x10\x01\x12\x12\n\x0eSOURCE_CREATED\x10\x02\"g\n\x0bOAuthClient\x12\x17\n\tclient_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\rclient_secret\x18\x02 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x04\x12\x1f\n\x11\x63lient_secret_set\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x03\"\xae\x07\n\x05OAuth\x12$\n\x16\x61uthorization_endpoint\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0etoken_endpoint\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x10refresh_endpoint\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12!\n\x13revocation_endpoint\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06issuer\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0ciss_required\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12H\n\x15\x63lient_authentication\x18\x07 \x01(\x0e\x32#.connectors.v1.ClientAuthenticationB\x04\xe2\x41\x01\x01\x12\x45\n\x14token_request_format\x18\x08 \x01(\x0e\x32!.connectors.v1.TokenRequestFormatB\x04\xe2\x41\x01\x01\x12\x1b\n\rpkce_disabled\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fscope_separator\x18\n \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06scopes\x18\x0b \x03(\tB\x04\xe2\x41\x01\x01\x12Y\n\x18\x61uthorization_parameters\x18\x0c \x03(\x0b\x32\x31.connectors.v1.OAuth.AuthorizationParametersEntryB\x04\xe2\x41\x01\x01\x12I\n\x10token_parameters\x18\r \x03(\x0b\x32).connectors.v1.OAuth.TokenParametersEntryB\x04\xe2\x41\x01\x01\x12>\n\x10refresh_rotation\x18\x0e \x01(\x0e\x32\x1e.connectors.v1.RefreshRotationB\x04\xe2\x41\x01\x01\x12\'\n\x19refresh_ends_access_token\x18\x0f \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x41\n\x18\x64\x65\x66\x61ult_access_token_ttl\x18\x10 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12?\n\x16refresh_token_idle_ttl\x18\x11 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x1a>\n\x1c\x41uthorizationParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x14TokenParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa4\x02\n\x03\x41pi\x12\x16\n\x08\x62\x61se_url\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rallowed_hosts\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x31\n\tplacement\x18\x03 \x01(\x0b\x32\x18.connectors.v1.PlacementB\x04\xe2\x41\x01\x01\x12\x45\n\x0f\x64\x65\x66\x61ult_headers\x18\x04 \x03(\x0b\x32&.connectors.v1.Api.DefaultHeadersEntryB\x04\xe2\x41\x01\x01\x12\x1b\n\ridentity_path\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cpass_cookies\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x1a\x35\n\x13\x44\x65\x66\x61ultHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x95\x02\n\tPlacement\x12<\n\x07headers\x18\x01 \x03(\x0b\x32%.connectors.v1.Placement.HeadersEntryB\x04\xe2\x41\x01\x01\x12\x38\n\x05query\x18\x02 \x03(\x0b\x32#.connectors.v1.Placement.QueryEntryB\x04\xe2\x41\x01\x01\x12\x32\n\x05\x62\x61sic\x18\x03 \x01(\x0b\x32\x1d.connectors.v1.BasicPlacementB\x04\xe2\x41\x01\x01\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a,\n\nQueryEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x0e\x42\x61sicPlacement\x12\x16\n\x08username\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"L\n\x17ListIntegrationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"e\n\x18ListIntegrationsResponse\x12\x30\n\x0cintegrations\x18\x01 \x03(\x0b\x32\x1a.connectors.v1.Integration\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x15GetIntegrationRequest\x12\x19\n\x0bintegration\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06tenant\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"I\n\x16GetIntegrationResponse\x12/\n\x0bintegration\x18\x01 \x01(\x0b\x32\x1a.connectors.v1.Integration\"\xa6\x01\n\x18\x43reateIntegrationRequest\x12\x1c\n\x0eintegration_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x0bintegration\x18\x02 \x01(\x0b\x32\x1a.connectors.v1.IntegrationB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"L\n\x19\x43reateIntegrationResponse\x12/\n\x0bintegration\x18\x01 \x01(\x0b\x32\x1a.connectors.v1.Integration\"\x9e\x01\n\x18UpdateIntegrationRequest\x12\x35\n\x0bintegration\x18\x01 \x01(\x0b\x32\x1a.connectors.v1.IntegrationB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x14\n\x06tenant\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"L\n\x19UpdateIntegrationResponse\x12/\n\x0bintegration\x18\x01 \x01(\x0b\x32\x1a.connectors.v1.Integration\"_\n\x18\x44\x65leteIntegrationRequest\x12\x19\n\x0bintegration\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06tenant\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x1b\n\x19\x44\x65leteIntegrationResponse\"\x1a\n\x18RotatePlatformKeyRequest\"H\n\x19RotatePlatformKeyResponse\x12+\n\toperation\x18\x01 \x01(\x0b\x32\x18.connectors.v1.Operation*\x9e\x01\n\x14\x43lientAuthentication\x12%\n!CLIENT_AUTHENTICATION_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43LIENT_AUTHENTICATION_BASIC\x10\x01\x12\x1e\n\x1a\x43LIENT_AUTHENTICATION_POST\x10\x02\x12\x1e\n\x1a\x43LIENT_AUTHENTICATION_NONE\x10\x03*x\n\x12TokenRequestFormat\x12$\n TOKEN_REQUEST_FORMAT_UNSPECIFIED\x10\x00\x12\x1d\n\x19TOKEN_REQUEST_FORMAT_FORM\x10\x01\x12\x1d\n\x19TOKEN_REQUEST_FORMAT_JSON\x10\x02*\x8f\x01\n\x0fRefreshRotation\x12 \n\x1cREFRESH_ROTATION_UNSPECIFIED\x10\x00\x12\x1b\n\x17REFRESH_ROTATION_STATIC\x10\x01\x12\x1f\n\x1bREFRESH_ROTATION_WITH_GRACE\x10\x02\x12\x1c\n\x18REFRESH_ROTATION_AT_ONCE\x10\x03\x32\xfc\x06\n\x12IntegrationService\x12z\n\x10ListIntegrations\x12&.connectors.v1.ListIntegrationsRequest\x1a\'.connectors.v1.ListIntegrationsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/integrations\x12\x8f\x01\n\x0eGetIntegration\x12$.connectors.v1.GetIntegrationRequest\x1a%.connectors.v1.GetIntegrationResponse\"0\x82\xd3\xe4\x93\x02*\x12\x1b/integrations/{integration}b\x0bintegration\x12\x8d\x01\n\x11\x43reateIntegration\x12\'.connectors.v1.CreateIntegrationRequest\x1a(.connectors.v1.CreateIntegrationResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\r/integrations:\x01*b\x0bintegration\x12\x9e\x01\n\x11UpdateIntegration\x12\'.connectors.v1.UpdateIntegrationRequest\x1a(.connectors.v1.UpdateIntegrationResponse\"6\x82\xd3\xe4\x93\x02\x30\x32\x1e/integrations/{integration.id}:\x01*b\x0bintegration\x12\x8b\x01\n\x11\x44\x65leteIntegration\x12\'.connectors.v1.DeleteIntegrationRequest\x1a(.connectors.v1.DeleteIntegrationResponse\"#\x82\xd3\xe4\x93\x02\x1d*\x1b/integrations/{integration}\x12\x98\x01\n\x11RotatePlatformKey\x12\'.connectors.v1.RotatePlatformKeyRequest\x1a(.connectors.v1.RotatePlatformKeyResponse\"0\x82\xd3\xe4\x93\x02*\"\x1a/admin/platform-key/rotate:\x01*b\toperationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -168,56 +169,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INTEGRATIONSERVICE'].methods_by_name['UpdateIntegration']._serialized_options = b'\202\323\344\223\00202\036/integrations/{integration.id}:\001*b\013integration'
   _globals['_INTEGRATIONSERVICE'].methods_by_name['DeleteIntegration']._loaded_options = None
   _globals['_INTEGRATIONSERVICE'].methods_by_name['DeleteIntegration']._serialized_options = b'\202\323\344\223\002\035*\033/integrations/{integration}'
-  _globals['_CLIENTAUTHENTICATION']._serialized_start=3380
-  _globals['_CLIENTAUTHENTICATION']._serialized_end=3538
-  _globals['_TOKENREQUESTFORMAT']._serialized_start=3540
-  _globals['_TOKENREQUESTFORMAT']._serialized_end=3660
-  _globals['_REFRESHROTATION']._serialized_start=3663
-  _globals['_REFRESHROTATION']._serialized_end=3806
-  _globals['_INTEGRATION']._serialized_start=221
-  _globals['_INTEGRATION']._serialized_end=744
-  _globals['_INTEGRATION_SOURCE']._serialized_start=670
-  _globals['_INTEGRATION_SOURCE']._serialized_end=744
-  _globals['_OAUTHCLIENT']._serialized_start=746
-  _globals['_OAUTHCLIENT']._serialized_end=849
-  _globals['_OAUTH']._serialized_start=852
-  _globals['_OAUTH']._serialized_end=1794
-  _globals['_OAUTH_AUTHORIZATIONPARAMETERSENTRY']._serialized_start=1676
-  _globals['_OAUTH_AUTHORIZATIONPARAMETERSENTRY']._serialized_end=1738
-  _globals['_OAUTH_TOKENPARAMETERSENTRY']._serialized_start=1740
-  _globals['_OAUTH_TOKENPARAMETERSENTRY']._serialized_end=1794
-  _globals['_API']._serialized_start=1797
-  _globals['_API']._serialized_end=2089
-  _globals['_API_DEFAULTHEADERSENTRY']._serialized_start=2036
-  _globals['_API_DEFAULTHEADERSENTRY']._serialized_end=2089
-  _globals['_PLACEMENT']._serialized_start=2092
-  _globals['_PLACEMENT']._serialized_end=2369
-  _globals['_PLACEMENT_HEADERSENTRY']._serialized_start=2277
-  _globals['_PLACEMENT_HEADERSENTRY']._serialized_end=2323
-  _globals['_PLACEMENT_QUERYENTRY']._serialized_start=2325
-  _globals['_PLACEMENT_QUERYENTRY']._serialized_end=2369
-  _globals['_BASICPLACEMENT']._serialized_start=2371
-  _globals['_BASICPLACEMENT']._serialized_end=2435
-  _globals['_LISTINTEGRATIONSREQUEST']._serialized_start=2437
-  _globals['_LISTINTEGRATIONSREQUEST']._serialized_end=2513
-  _globals['_LISTINTEGRATIONSRESPONSE']._serialized_start=2515
-  _globals['_LISTINTEGRATIONSRESPONSE']._serialized_end=2616
-  _globals['_GETINTEGRATIONREQUEST']._serialized_start=2618
-  _globals['_GETINTEGRATIONREQUEST']._serialized_end=2690
-  _globals['_GETINTEGRATIONRESPONSE']._serialized_start=2692
-  _globals['_GETINTEGRATIONRESPONSE']._serialized_end=2765
-  _globals['_CREATEINTEGRATIONREQUEST']._serialized_start=2768
-  _globals['_CREATEINTEGRATIONREQUEST']._serialized_end=2934
-  _globals['_CREATEINTEGRATIONRESPONSE']._serialized_start=2936
-  _globals['_CREATEINTEGRATIONRESPONSE']._serialized_end=3012
-  _globals['_UPDATEINTEGRATIONREQUEST']._serialized_start=3015
-  _globals['_UPDATEINTEGRATIONREQUEST']._serialized_end=3173
-  _globals['_UPDATEINTEGRATIONRESPONSE']._serialized_start=3175
-  _globals['_UPDATEINTEGRATIONRESPONSE']._serialized_end=3251
-  _globals['_DELETEINTEGRATIONREQUEST']._serialized_start=3253
-  _globals['_DELETEINTEGRATIONREQUEST']._serialized_end=3348
-  _globals['_DELETEINTEGRATIONRESPONSE']._serialized_start=3350
-  _globals['_DELETEINTEGRATIONRESPONSE']._serialized_end=3377
-  _globals['_INTEGRATIONSERVICE']._serialized_start=3809
-  _globals['_INTEGRATIONSERVICE']._serialized_end=4546
+  _globals['_INTEGRATIONSERVICE'].methods_by_name['RotatePlatformKey']._loaded_options = None
+  _globals['_INTEGRATIONSERVICE'].methods_by_name['RotatePlatformKey']._serialized_options = b'\202\323\344\223\002*\"\032/admin/platform-key/rotate:\001*b\toperation'
+  _globals['_CLIENTAUTHENTICATION']._serialized_start=3518
+  _globals['_CLIENTAUTHENTICATION']._serialized_end=3676
+  _globals['_TOKENREQUESTFORMAT']._serialized_start=3678
+  _globals['_TOKENREQUESTFORMAT']._serialized_end=3798
+  _globals['_REFRESHROTATION']._serialized_start=3801
+  _globals['_REFRESHROTATION']._serialized_end=3944
+  _globals['_INTEGRATION']._serialized_start=257
+  _globals['_INTEGRATION']._serialized_end=780
+  _globals['_INTEGRATION_SOURCE']._serialized_start=706
+  _globals['_INTEGRATION_SOURCE']._serialized_end=780
+  _globals['_OAUTHCLIENT']._serialized_start=782
+  _globals['_OAUTHCLIENT']._serialized_end=885
+  _globals['_OAUTH']._serialized_start=888
+  _globals['_OAUTH']._serialized_end=1830
+  _globals['_OAUTH_AUTHORIZATIONPARAMETERSENTRY']._serialized_start=1712
+  _globals['_OAUTH_AUTHORIZATIONPARAMETERSENTRY']._serialized_end=1774
+  _globals['_OAUTH_TOKENPARAMETERSENTRY']._serialized_start=1776
+  _globals['_OAUTH_TOKENPARAMETERSENTRY']._serialized_end=1830
+  _globals['_API']._serialized_start=1833
+  _globals['_API']._serialized_end=2125
+  _globals['_API_DEFAULTHEADERSENTRY']._serialized_start=2072
+  _globals['_API_DEFAULTHEADERSENTRY']._serialized_end=2125
+  _globals['_PLACEMENT']._serialized_start=2128
+  _globals['_PLACEMENT']._serialized_end=2405
+  _globals['_PLACEMENT_HEADERSENTRY']._serialized_start=2313
+  _globals['_PLACEMENT_HEADERSENTRY']._serialized_end=2359
+  _globals['_PLACEMENT_QUERYENTRY']._serialized_start=2361
+  _globals['_PLACEMENT_QUERYENTRY']._serialized_end=2405
+  _globals['_BASICPLACEMENT']._serialized_start=2407
+  _globals['_BASICPLACEMENT']._serialized_end=2471
+  _globals['_LISTINTEGRATIONSREQUEST']._serialized_start=2473
+  _globals['_LISTINTEGRATIONSREQUEST']._serialized_end=2549
+  _globals['_LISTINTEGRATIONSRESPONSE']._serialized_start=2551
+  _globals['_LISTINTEGRATIONSRESPONSE']._serialized_end=2652
+  _globals['_GETINTEGRATIONREQUEST']._serialized_start=2654
+  _globals['_GETINTEGRATIONREQUEST']._serialized_end=2726
+  _globals['_GETINTEGRATIONRESPONSE']._serialized_start=2728
+  _globals['_GETINTEGRATIONRESPONSE']._serialized_end=2801
+  _globals['_CREATEINTEGRATIONREQUEST']._serialized_start=2804
+  _globals['_CREATEINTEGRATIONREQUEST']._serialized_end=2970
+  _globals['_CREATEINTEGRATIONRESPONSE']._serialized_start=2972
+  _globals['_CREATEINTEGRATIONRESPONSE']._serialized_end=3048
+  _globals['_UPDATEINTEGRATIONREQUEST']._serialized_start=3051
+  _globals['_UPDATEINTEGRATIONREQUEST']._serialized_end=3209
+  _globals['_UPDATEINTEGRATIONRESPONSE']._serialized_start=3211
+  _globals['_UPDATEINTEGRATIONRESPONSE']._serialized_end=3287
+  _globals['_DELETEINTEGRATIONREQUEST']._serialized_start=3289
+  _globals['_DELETEINTEGRATIONREQUEST']._serialized_end=3384
+  _globals['_DELETEINTEGRATIONRESPONSE']._serialized_start=3386
+  _globals['_DELETEINTEGRATIONRESPONSE']._serialized_end=3413
+  _globals['_ROTATEPLATFORMKEYREQUEST']._serialized_start=3415
+  _globals['_ROTATEPLATFORMKEYREQUEST']._serialized_end=3441
+  _globals['_ROTATEPLATFORMKEYRESPONSE']._serialized_start=3443
+  _globals['_ROTATEPLATFORMKEYRESPONSE']._serialized_end=3515
+  _globals['_INTEGRATIONSERVICE']._serialized_start=3947
+  _globals['_INTEGRATIONSERVICE']._serialized_end=4839
 # @@protoc_insertion_point(module_scope)

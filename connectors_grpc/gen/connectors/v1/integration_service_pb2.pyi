@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as _tenant_service_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -803,3 +804,44 @@ class DeleteIntegrationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteIntegrationResponse: _TypeAlias = DeleteIntegrationResponse  # noqa: Y015
+
+@_typing.final
+class RotatePlatformKeyRequest(_message.Message):
+    """Asks for a new version of the platform's key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotatePlatformKeyRequest: _TypeAlias = RotatePlatformKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotatePlatformKeyResponse(_message.Message):
+    """The rotation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> _tenant_service_pb2.Operation:
+        """Its progress counts OAuth clients, its result is a RotateKeyReceipt."""
+
+    def __init__(
+        self,
+        *,
+        operation: _tenant_service_pb2.Operation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotatePlatformKeyResponse: _TypeAlias = RotatePlatformKeyResponse  # noqa: Y015

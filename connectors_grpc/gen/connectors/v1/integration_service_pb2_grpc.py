@@ -60,6 +60,11 @@ class IntegrationServiceStub:
                 request_serializer=connectors_dot_v1_dot_integration__service__pb2.DeleteIntegrationRequest.SerializeToString,
                 response_deserializer=connectors_dot_v1_dot_integration__service__pb2.DeleteIntegrationResponse.FromString,
                 _registered_method=True)
+        self.RotatePlatformKey = channel.unary_unary(
+                '/connectors.v1.IntegrationService/RotatePlatformKey',
+                request_serializer=connectors_dot_v1_dot_integration__service__pb2.RotatePlatformKeyRequest.SerializeToString,
+                response_deserializer=connectors_dot_v1_dot_integration__service__pb2.RotatePlatformKeyResponse.FromString,
+                _registered_method=True)
 
 
 class IntegrationServiceServicer:
@@ -118,6 +123,18 @@ class IntegrationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotatePlatformKey(self, request, context):
+        """Rotates the platform's own key, which seals the OAuth clients' secrets, and rewraps them all, as RotateTenantKey does a
+        tenant's. It waits for the connections that people have begun, up to ten minutes. Called again meanwhile, it returns
+        the same operation.
+
+        Caller: admin.
+        Errors: PERMISSION_DENIED, VAULT_UNAVAILABLE. Retry: safe; after the end of a rotation it begins another.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IntegrationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +162,11 @@ def add_IntegrationServiceServicer_to_server(servicer, server):
                     servicer.DeleteIntegration,
                     request_deserializer=connectors_dot_v1_dot_integration__service__pb2.DeleteIntegrationRequest.FromString,
                     response_serializer=connectors_dot_v1_dot_integration__service__pb2.DeleteIntegrationResponse.SerializeToString,
+            ),
+            'RotatePlatformKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotatePlatformKey,
+                    request_deserializer=connectors_dot_v1_dot_integration__service__pb2.RotatePlatformKeyRequest.FromString,
+                    response_serializer=connectors_dot_v1_dot_integration__service__pb2.RotatePlatformKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -283,6 +305,33 @@ class IntegrationService:
             '/connectors.v1.IntegrationService/DeleteIntegration',
             connectors_dot_v1_dot_integration__service__pb2.DeleteIntegrationRequest.SerializeToString,
             connectors_dot_v1_dot_integration__service__pb2.DeleteIntegrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotatePlatformKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connectors.v1.IntegrationService/RotatePlatformKey',
+            connectors_dot_v1_dot_integration__service__pb2.RotatePlatformKeyRequest.SerializeToString,
+            connectors_dot_v1_dot_integration__service__pb2.RotatePlatformKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

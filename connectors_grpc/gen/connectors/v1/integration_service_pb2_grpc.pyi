@@ -65,6 +65,14 @@ class IntegrationServiceStub:
     Caller: admin.
     Errors: INTEGRATION_NOT_FOUND, CONFLICT. Retry: safe. Its credentials stop working; they stay until deleted.
     """
+    RotatePlatformKey: _grpc.UnaryUnaryMultiCallable[_integration_service_pb2.RotatePlatformKeyRequest, _integration_service_pb2.RotatePlatformKeyResponse]
+    """Rotates the platform's own key, which seals the OAuth clients' secrets, and rewraps them all, as RotateTenantKey does a
+    tenant's. It waits for the connections that people have begun, up to ten minutes. Called again meanwhile, it returns
+    the same operation.
+
+    Caller: admin.
+    Errors: PERMISSION_DENIED, VAULT_UNAVAILABLE. Retry: safe; after the end of a rotation it begins another.
+    """
 
 @_typing.type_check_only
 class IntegrationServiceAsyncStub(IntegrationServiceStub):
@@ -102,6 +110,14 @@ class IntegrationServiceAsyncStub(IntegrationServiceStub):
 
     Caller: admin.
     Errors: INTEGRATION_NOT_FOUND, CONFLICT. Retry: safe. Its credentials stop working; they stay until deleted.
+    """
+    RotatePlatformKey: _aio.UnaryUnaryMultiCallable[_integration_service_pb2.RotatePlatformKeyRequest, _integration_service_pb2.RotatePlatformKeyResponse]  # type: ignore[assignment]
+    """Rotates the platform's own key, which seals the OAuth clients' secrets, and rewraps them all, as RotateTenantKey does a
+    tenant's. It waits for the connections that people have begun, up to ten minutes. Called again meanwhile, it returns
+    the same operation.
+
+    Caller: admin.
+    Errors: PERMISSION_DENIED, VAULT_UNAVAILABLE. Retry: safe; after the end of a rotation it begins another.
     """
 
 class IntegrationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -167,6 +183,20 @@ class IntegrationServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Caller: admin.
         Errors: INTEGRATION_NOT_FOUND, CONFLICT. Retry: safe. Its credentials stop working; they stay until deleted.
+        """
+
+    @_abc_1.abstractmethod
+    def RotatePlatformKey(
+        self,
+        request: _integration_service_pb2.RotatePlatformKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_integration_service_pb2.RotatePlatformKeyResponse, _abc.Awaitable[_integration_service_pb2.RotatePlatformKeyResponse]]:
+        """Rotates the platform's own key, which seals the OAuth clients' secrets, and rewraps them all, as RotateTenantKey does a
+        tenant's. It waits for the connections that people have begun, up to ten minutes. Called again meanwhile, it returns
+        the same operation.
+
+        Caller: admin.
+        Errors: PERMISSION_DENIED, VAULT_UNAVAILABLE. Retry: safe; after the end of a rotation it begins another.
         """
 
 def add_IntegrationServiceServicer_to_server(servicer: IntegrationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -127,7 +127,7 @@ Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
 
 @_typing.final
 class Operation(_message.Message):
-    """Long work on one tenant."""
+    """Long work, on one tenant or on the platform. It is kept for a day after its end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -138,10 +138,14 @@ class Operation(_message.Message):
     ITEMS_TOTAL_FIELD_NUMBER: _builtins.int
     ERROR_REASON_FIELD_NUMBER: _builtins.int
     DELETE_TENANT_FIELD_NUMBER: _builtins.int
+    ROTATE_KEY_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """To ask with."""
     tenant: _builtins.str
-    """Whose work it is."""
+    """The tenant that it is about. Empty: the platform itself."""
     done: _builtins.bool
     """It has ended, well or not."""
     items_done: _builtins.int
@@ -150,9 +154,23 @@ class Operation(_message.Message):
     """How many items there are, as far as is known."""
     error_reason: _error_reason_pb2.ErrorReason.ValueType
     """Why it ended without result. Unset: it did not."""
+    step: _builtins.str
+    """What it is at, a word for people. Empty once done."""
     @_builtins.property
     def delete_tenant(self) -> Global___DeleteTenantReceipt:
         """Of DeleteTenant."""
+
+    @_builtins.property
+    def rotate_key(self) -> Global___RotateKeyReceipt:
+        """Of RotateTenantKey and RotatePlatformKey."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended. Unset: it has not."""
 
     def __init__(
         self,
@@ -164,12 +182,16 @@ class Operation(_message.Message):
         items_total: _builtins.int = ...,
         error_reason: _error_reason_pb2.ErrorReason.ValueType = ...,
         delete_tenant: Global___DeleteTenantReceipt | None = ...,
+        rotate_key: Global___RotateKeyReceipt | None = ...,
+        step: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_tenant", b"delete_tenant", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_tenant", b"delete_tenant", "end_time", b"end_time", "result", b"result", "rotate_key", b"rotate_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_tenant", b"delete_tenant", "done", b"done", "error_reason", b"error_reason", "id", b"id", "items_done", b"items_done", "items_total", b"items_total", "result", b"result", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_tenant", b"delete_tenant", "done", b"done", "end_time", b"end_time", "error_reason", b"error_reason", "id", b"id", "items_done", b"items_done", "items_total", b"items_total", "result", b"result", "rotate_key", b"rotate_key", "step", b"step", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["delete_tenant"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["delete_tenant", "rotate_key"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -459,7 +481,7 @@ class DeleteTenantReceipt(_message.Message):
     uid: _builtins.str
     """The deleted tenant's uid."""
     credentials_purged: _builtins.int
-    """How many credentials were purged."""
+    """How many credentials were purged; after a server died in the middle, perhaps a few less than there were."""
     key_shredded: _builtins.bool
     """The transit key is gone."""
     @_builtins.property
@@ -606,7 +628,7 @@ class RotateTenantKeyResponse(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def operation(self) -> Global___Operation:
-        """Its progress counts credentials."""
+        """Its progress counts credentials, its result is a RotateKeyReceipt."""
 
     def __init__(
         self,
@@ -620,6 +642,46 @@ class RotateTenantKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RotateTenantKeyResponse: _TypeAlias = RotateTenantKeyResponse  # noqa: Y015
+
+@_typing.final
+class RotateKeyReceipt(_message.Message):
+    """What a rotation did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_BEFORE_FIELD_NUMBER: _builtins.int
+    VERSION_AFTER_FIELD_NUMBER: _builtins.int
+    REWRAPPED_FIELD_NUMBER: _builtins.int
+    UNREADABLE_COUNT_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    version_before: _builtins.int
+    """The key's version before."""
+    version_after: _builtins.int
+    """The key's version now. What older ones sealed opens no more, for good."""
+    rewrapped: _builtins.int
+    """How many ciphertexts were rewrapped; those that were written meanwhile are under the new version anyway."""
+    unreadable_count: _builtins.int
+    """How many did not open even before (damaged): nothing was taken away from them by ending the old version."""
+    @_builtins.property
+    def unreadable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Up to 100 of these: credentials of the tenant; for the platform's key `integrations/ID` or `clients/TENANT.ID`."""
+
+    def __init__(
+        self,
+        *,
+        version_before: _builtins.int = ...,
+        version_after: _builtins.int = ...,
+        rewrapped: _builtins.int = ...,
+        unreadable_count: _builtins.int = ...,
+        unreadable: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rewrapped", b"rewrapped", "unreadable", b"unreadable", "unreadable_count", b"unreadable_count", "version_after", b"version_after", "version_before", b"version_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKeyReceipt: _TypeAlias = RotateKeyReceipt  # noqa: Y015
 
 @_typing.final
 class GetTenantStatusRequest(_message.Message):
@@ -801,8 +863,11 @@ class BatchCreateTenantsResult(_message.Message):
 
     TENANT_FIELD_NUMBER: _builtins.int
     ERROR_REASON_FIELD_NUMBER: _builtins.int
+    ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     error_reason: _builtins.str
     """An ErrorReason's name."""
+    error_message: _builtins.str
+    """With `error_reason`: what to do next, for people, naming the field that is wrong where one is."""
     @_builtins.property
     def tenant(self) -> Global___Tenant:
         """The tenant as stored."""
@@ -812,10 +877,11 @@ class BatchCreateTenantsResult(_message.Message):
         *,
         tenant: Global___Tenant | None = ...,
         error_reason: _builtins.str = ...,
+        error_message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error_reason", b"error_reason", "result", b"result", "tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_reason", b"error_reason", "result", b"result", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_message", b"error_message", "error_reason", b"error_reason", "result", b"result", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["tenant", "error_reason"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

@@ -138,7 +138,9 @@ class TenantServiceServicer:
 
     def DeleteTenant(self, request, context):
         """Deletes a tenant: its credentials are purged, then its key is shredded, so that its ciphertext can't be read
-        again. Snapshots of the Vault that were taken earlier still hold the key.
+        again. Snapshots of the Vault that were taken earlier still hold the key. What is not done within a second goes on
+        by itself, on another server if this one stops: ask with GetOperation. Called again meanwhile, it returns that same
+        operation.
 
         Caller: admin.
         Errors: TENANT_NOT_FOUND, NOT_EMPTY (without force), CONFLICT. Retry: safe.
@@ -168,10 +170,13 @@ class TenantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateTenantKey(self, request, context):
-        """Rotates the tenant's transit key and rewraps every credential under the new version.
+        """Rotates the tenant's transit key: rewraps every credential under the new version, sees that nothing is left under
+        older ones, and ends those for good. Every credential can be used all the while. It takes at least 15 s, and goes on
+        by itself, on another server if this one stops: ask with GetOperation. Called again meanwhile, it returns that same
+        operation. Suspended tenants' keys are rotated as well.
 
         Caller: admin, or an operator of the tenant.
-        Errors: TENANT_NOT_FOUND, NOT_IMPLEMENTED. Retry: safe.
+        Errors: TENANT_NOT_FOUND, VAULT_UNAVAILABLE. Retry: safe; after the end of a rotation it begins another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,7 +193,7 @@ class TenantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOperation(self, request, context):
-        """Asks how long work is getting on: what DeleteTenant or RotateTenantKey returned.
+        """Asks how long work is getting on: what DeleteTenant, RotateTenantKey or RotatePlatformKey returned.
 
         Caller: admin, or an operator of the operation's tenant.
         Errors: OPERATION_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
@@ -198,10 +203,10 @@ class TenantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchCreateTenants(self, request, context):
-        """Creates up to 100 tenants, each with a result of its own.
+        """Creates up to 100 tenants, each with a result of its own: that one is refused stops no other.
 
         Caller: admin.
-        Errors: INVALID_FIELD, NOT_IMPLEMENTED. Retry: safe with the same request_ids.
+        Errors: INVALID_FIELD (no request, or too many). Retry: safe with the same request_ids.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

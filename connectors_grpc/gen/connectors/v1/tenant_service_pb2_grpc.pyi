@@ -59,7 +59,9 @@ class TenantServiceStub:
     """
     DeleteTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.DeleteTenantRequest, _tenant_service_pb2.DeleteTenantResponse]
     """Deletes a tenant: its credentials are purged, then its key is shredded, so that its ciphertext can't be read
-    again. Snapshots of the Vault that were taken earlier still hold the key.
+    again. Snapshots of the Vault that were taken earlier still hold the key. What is not done within a second goes on
+    by itself, on another server if this one stops: ask with GetOperation. Called again meanwhile, it returns that same
+    operation.
 
     Caller: admin.
     Errors: TENANT_NOT_FOUND, NOT_EMPTY (without force), CONFLICT. Retry: safe.
@@ -77,10 +79,13 @@ class TenantServiceStub:
     Errors: TENANT_NOT_FOUND, CONFLICT. Retry: safe.
     """
     RotateTenantKey: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.RotateTenantKeyRequest, _tenant_service_pb2.RotateTenantKeyResponse]
-    """Rotates the tenant's transit key and rewraps every credential under the new version.
+    """Rotates the tenant's transit key: rewraps every credential under the new version, sees that nothing is left under
+    older ones, and ends those for good. Every credential can be used all the while. It takes at least 15 s, and goes on
+    by itself, on another server if this one stops: ask with GetOperation. Called again meanwhile, it returns that same
+    operation. Suspended tenants' keys are rotated as well.
 
     Caller: admin, or an operator of the tenant.
-    Errors: TENANT_NOT_FOUND, NOT_IMPLEMENTED. Retry: safe.
+    Errors: TENANT_NOT_FOUND, VAULT_UNAVAILABLE. Retry: safe; after the end of a rotation it begins another.
     """
     GetTenantStatus: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantStatusRequest, _tenant_service_pb2.GetTenantStatusResponse]
     """Says how a tenant is: how many credentials it has in each state, and what needs a person.
@@ -89,16 +94,16 @@ class TenantServiceStub:
     Errors: TENANT_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
     """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.GetOperationRequest, _tenant_service_pb2.GetOperationResponse]
-    """Asks how long work is getting on: what DeleteTenant or RotateTenantKey returned.
+    """Asks how long work is getting on: what DeleteTenant, RotateTenantKey or RotatePlatformKey returned.
 
     Caller: admin, or an operator of the operation's tenant.
     Errors: OPERATION_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
     """
     BatchCreateTenants: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.BatchCreateTenantsRequest, _tenant_service_pb2.BatchCreateTenantsResponse]
-    """Creates up to 100 tenants, each with a result of its own.
+    """Creates up to 100 tenants, each with a result of its own: that one is refused stops no other.
 
     Caller: admin.
-    Errors: INVALID_FIELD, NOT_IMPLEMENTED. Retry: safe with the same request_ids.
+    Errors: INVALID_FIELD (no request, or too many). Retry: safe with the same request_ids.
     """
 
 @_typing.type_check_only
@@ -132,7 +137,9 @@ class TenantServiceAsyncStub(TenantServiceStub):
     """
     DeleteTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.DeleteTenantRequest, _tenant_service_pb2.DeleteTenantResponse]  # type: ignore[assignment]
     """Deletes a tenant: its credentials are purged, then its key is shredded, so that its ciphertext can't be read
-    again. Snapshots of the Vault that were taken earlier still hold the key.
+    again. Snapshots of the Vault that were taken earlier still hold the key. What is not done within a second goes on
+    by itself, on another server if this one stops: ask with GetOperation. Called again meanwhile, it returns that same
+    operation.
 
     Caller: admin.
     Errors: TENANT_NOT_FOUND, NOT_EMPTY (without force), CONFLICT. Retry: safe.
@@ -150,10 +157,13 @@ class TenantServiceAsyncStub(TenantServiceStub):
     Errors: TENANT_NOT_FOUND, CONFLICT. Retry: safe.
     """
     RotateTenantKey: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.RotateTenantKeyRequest, _tenant_service_pb2.RotateTenantKeyResponse]  # type: ignore[assignment]
-    """Rotates the tenant's transit key and rewraps every credential under the new version.
+    """Rotates the tenant's transit key: rewraps every credential under the new version, sees that nothing is left under
+    older ones, and ends those for good. Every credential can be used all the while. It takes at least 15 s, and goes on
+    by itself, on another server if this one stops: ask with GetOperation. Called again meanwhile, it returns that same
+    operation. Suspended tenants' keys are rotated as well.
 
     Caller: admin, or an operator of the tenant.
-    Errors: TENANT_NOT_FOUND, NOT_IMPLEMENTED. Retry: safe.
+    Errors: TENANT_NOT_FOUND, VAULT_UNAVAILABLE. Retry: safe; after the end of a rotation it begins another.
     """
     GetTenantStatus: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantStatusRequest, _tenant_service_pb2.GetTenantStatusResponse]  # type: ignore[assignment]
     """Says how a tenant is: how many credentials it has in each state, and what needs a person.
@@ -162,16 +172,16 @@ class TenantServiceAsyncStub(TenantServiceStub):
     Errors: TENANT_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.GetOperationRequest, _tenant_service_pb2.GetOperationResponse]  # type: ignore[assignment]
-    """Asks how long work is getting on: what DeleteTenant or RotateTenantKey returned.
+    """Asks how long work is getting on: what DeleteTenant, RotateTenantKey or RotatePlatformKey returned.
 
     Caller: admin, or an operator of the operation's tenant.
     Errors: OPERATION_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
     """
     BatchCreateTenants: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.BatchCreateTenantsRequest, _tenant_service_pb2.BatchCreateTenantsResponse]  # type: ignore[assignment]
-    """Creates up to 100 tenants, each with a result of its own.
+    """Creates up to 100 tenants, each with a result of its own: that one is refused stops no other.
 
     Caller: admin.
-    Errors: INVALID_FIELD, NOT_IMPLEMENTED. Retry: safe with the same request_ids.
+    Errors: INVALID_FIELD (no request, or too many). Retry: safe with the same request_ids.
     """
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -232,7 +242,9 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.DeleteTenantResponse, _abc.Awaitable[_tenant_service_pb2.DeleteTenantResponse]]:
         """Deletes a tenant: its credentials are purged, then its key is shredded, so that its ciphertext can't be read
-        again. Snapshots of the Vault that were taken earlier still hold the key.
+        again. Snapshots of the Vault that were taken earlier still hold the key. What is not done within a second goes on
+        by itself, on another server if this one stops: ask with GetOperation. Called again meanwhile, it returns that same
+        operation.
 
         Caller: admin.
         Errors: TENANT_NOT_FOUND, NOT_EMPTY (without force), CONFLICT. Retry: safe.
@@ -268,10 +280,13 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.RotateTenantKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.RotateTenantKeyResponse, _abc.Awaitable[_tenant_service_pb2.RotateTenantKeyResponse]]:
-        """Rotates the tenant's transit key and rewraps every credential under the new version.
+        """Rotates the tenant's transit key: rewraps every credential under the new version, sees that nothing is left under
+        older ones, and ends those for good. Every credential can be used all the while. It takes at least 15 s, and goes on
+        by itself, on another server if this one stops: ask with GetOperation. Called again meanwhile, it returns that same
+        operation. Suspended tenants' keys are rotated as well.
 
         Caller: admin, or an operator of the tenant.
-        Errors: TENANT_NOT_FOUND, NOT_IMPLEMENTED. Retry: safe.
+        Errors: TENANT_NOT_FOUND, VAULT_UNAVAILABLE. Retry: safe; after the end of a rotation it begins another.
         """
 
     @_abc_1.abstractmethod
@@ -292,7 +307,7 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.GetOperationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.GetOperationResponse, _abc.Awaitable[_tenant_service_pb2.GetOperationResponse]]:
-        """Asks how long work is getting on: what DeleteTenant or RotateTenantKey returned.
+        """Asks how long work is getting on: what DeleteTenant, RotateTenantKey or RotatePlatformKey returned.
 
         Caller: admin, or an operator of the operation's tenant.
         Errors: OPERATION_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
@@ -304,10 +319,10 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.BatchCreateTenantsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.BatchCreateTenantsResponse, _abc.Awaitable[_tenant_service_pb2.BatchCreateTenantsResponse]]:
-        """Creates up to 100 tenants, each with a result of its own.
+        """Creates up to 100 tenants, each with a result of its own: that one is refused stops no other.
 
         Caller: admin.
-        Errors: INVALID_FIELD, NOT_IMPLEMENTED. Retry: safe with the same request_ids.
+        Errors: INVALID_FIELD (no request, or too many). Retry: safe with the same request_ids.
         """
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
