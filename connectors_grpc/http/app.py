@@ -1,17 +1,17 @@
-"""The HTTP application: `/health`, `/connect/{handle}` and `/oauth/callback/{integration}`. All else is 404."""
+"""The HTTP application: `/health`, `/connect/{handle}`, `/oauth/callback/{integration}`, and REST. All else is 404."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from connectors_grpc.boundary import translate
 from connectors_grpc.credentials.connecting import Connecting
@@ -35,9 +35,12 @@ Health = Callable[[], Awaitable[bool]]
 
 
 class HttpFace:
-    """The routes. `base_url` is where browsers come: by https, cookies get the `__Host-` prefix."""
+    """The routes for people, and `routes` besides. `base_url` is where browsers come: by https, cookies are `__Host-`."""
 
-    def __init__(self, connecting: Connecting, healthy: Health, *, base_url: str) -> None:
+    def __init__(
+        self, connecting: Connecting, healthy: Health, *, base_url: str, routes: Sequence[BaseRoute] = ()
+    ) -> None:
+        self._routes = routes
         self._connecting = connecting
         self._healthy = healthy
         self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(base_url))
@@ -51,6 +54,7 @@ class HttpFace:
             Route("/connect/{handle}", self.invite, methods=["GET"]),
             Route("/connect/{handle}", self.begin, methods=["POST"]),
             Route("/oauth/callback/{integration}", self.callback, methods=["GET"]),
+            *self._routes,
         ]
         application = Starlette(routes=routes, exception_handlers={404: not_found, 405: not_found})
         # Or a slash too many would be answered by a redirect to whatever Host says.

@@ -1,0 +1,234 @@
+"""HTTP requests into messages of the contract and back, by its `google.api.http` annotations. Pure: knows no RPC by name.
+
+Source: google/api/http.proto, AIP-127, and the protobuf JSON mapping.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.api import annotations_pb2, field_behavior_pb2, http_pb2
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from connectors_grpc.errors import ConnectorsError, invalid
+
+PARAMETER = re.compile(r"\{([a-z_.]+)\}")
+BAD_FIELD = re.compile(r"(?:no field named \"|Failed to parse )([A-Za-z_.\[\]0-9]{1,100})")
+VERBS = ("get", "put", "post", "delete", "patch")
+MOST_PARAMETERS = 100
+FIXED = {field_behavior_pb2.OUTPUT_ONLY, field_behavior_pb2.IDENTIFIER, field_behavior_pb2.IMMUTABLE}
+WELL_KNOWN = "google.protobuf."
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One annotation of one RPC. `rpc` is its full path, `/connectors.v1.TenantService/GetTenant`."""
+
+    rpc: str
+    verb: str
+    template: str
+    body: str
+    response_body: str
+    request: Any
+    response: Any
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Field paths that stand in the URL's path."""
+        return tuple(PARAMETER.findall(self.template))
+
+
+def bindings(services: Iterable[Any]) -> Iterator[Binding]:
+    """Every annotation of the services (descriptors), additional ones too."""
+    for service in services:
+        for method in service.methods:
+            rule = method.GetOptions().Extensions[annotations_pb2.http]
+            for each in (rule, *rule.additional_bindings):
+                if each.WhichOneof("pattern"):
+                    yield _binding(f"/{service.full_name}/{method.name}", method, each)
+
+
+def _binding(rpc: str, method: Any, rule: http_pb2.HttpRule) -> Binding:
+    verb = rule.WhichOneof("pattern")
+    return Binding(
+        rpc, verb.upper(), getattr(rule, verb), rule.body, rule.response_body, method.input_type, method.output_type
+    )
+
+
+def read_request(binding: Binding, path: Mapping[str, str], query: Sequence[tuple[str, str]], body: bytes) -> Message:
+    """The request that path, query and body say together; the path has the last word.
+
+    Raises: INVALID_FIELD, naming the field. What came is never repeated.
+    """
+    given: Json = {}
+    if binding.body == "*":
+        given = read_json(body)
+    elif binding.body:
+        part = read_json(body)
+        given = {binding.body: part}
+        if binding.verb == "PATCH" and "update_mask" in binding.request.fields_by_name and part:
+            given["update_mask"] = ",".join(_changing(binding.request.fields_by_name[binding.body].message_type, part))
+    elif body:
+        raise invalid("body", "this call takes no body")
+    if binding.body != "*":
+        _put_query(binding, given, query)
+    elif query:
+        raise invalid("query", "everything goes into the body here")
+    for name, value in path.items():
+        _put(given, name.split("."), value)
+    return _parse(binding, given)
+
+
+def _changing(resource: Any, part: Json) -> Iterator[str]:
+    """What a PATCH's body means to change: a resource that was read, edited and sent back whole is fine (AIP-134)."""
+    for name in part:
+        field = resource.fields_by_camelcase_name.get(name) or resource.fields_by_name.get(name)
+        behaviours = [] if field is None else field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+        if name != "etag" and not FIXED & set(behaviours):
+            yield name if field is None else field.camelcase_name
+
+
+def read_json(body: bytes) -> Json:
+    """A JSON object; empty for an empty body. Raises: INVALID_FIELD."""
+    if not body:
+        return {}
+    try:
+        found = json.loads(body, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        raise invalid("body", "a JSON object is wanted, each name once") from None
+    if not isinstance(found, dict):
+        raise invalid("body", "a JSON object is wanted")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
+def _put_query(binding: Binding, given: Json, query: Sequence[tuple[str, str]]) -> None:
+    """Query parameters by field path; each scalar once, repeated ones as often as they like."""
+    if len(query) > MOST_PARAMETERS:
+        raise invalid("query", f"at most {MOST_PARAMETERS} parameters")
+    seen = set()
+    for name, text in query:
+        field = _field(binding.request, name)
+        if field is None or name.split(".")[0] == binding.body:
+            raise invalid(_shown(name), "there is no such parameter")
+        value = _scalar(field, name, text)
+        if field.is_repeated:
+            _put(given, name.split("."), [*_got(given, name.split(".")), value])
+            continue
+        if name in seen:
+            raise invalid(name, "once is enough")
+        seen.add(name)
+        _put(given, name.split("."), value)
+
+
+def _shown(name: str) -> str:
+    """A parameter's name, if it can be shown."""
+    return name if re.fullmatch(r"[A-Za-z0-9_.]{1,64}", name) else "query"
+
+
+def _field(descriptor: Any, path: str) -> Any:
+    """The field that a query parameter names: scalars, lists of them, and well-known types that JSON writes as a string."""
+    field = None
+    for name in path.split("."):
+        if descriptor is None:
+            return None
+        field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
+        if field is None:
+            return None
+        descriptor = field.message_type
+    if descriptor is not None and not descriptor.full_name.startswith(WELL_KNOWN):
+        return None
+    return field
+
+
+def _scalar(field: Any, name: str, text: str) -> Any:
+    if field.cpp_type == field.CPPTYPE_BOOL:
+        if text not in ("true", "false"):
+            raise invalid(name, "true or false is wanted")
+        return text == "true"
+    return text
+
+
+def _got(given: Json, path: list[str]) -> list[Any]:
+    value: Any = given
+    for name in path:
+        value = value.get(name, {}) if isinstance(value, dict) else {}
+    return value if isinstance(value, list) else []
+
+
+def _put(given: Json, path: list[str], value: Any) -> None:
+    """Set a nested member, in place of what was there under either of its two names."""
+    for name in path[:-1]:
+        inner = given.get(name)
+        if not isinstance(inner, dict):
+            inner = {}
+            given[name] = inner
+        given = inner
+    camel = re.sub(r"_([a-z])", lambda match: match[1].upper(), path[-1])
+    given.pop(camel, None)
+    given[path[-1]] = value
+
+
+def _parse(binding: Binding, given: Json) -> Message:
+    message: Message = GetMessageClass(binding.request)()
+    try:
+        json_format.ParseDict(given, message, max_recursion_depth=20)
+    except (json_format.ParseError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        # The parser's text quotes values: only a field's name is taken from it.
+        match = BAD_FIELD.search(str(error))
+        raise invalid(match[1] if match else "body", "not what the contract's JSON has there") from None
+    return message
+
+
+def write_response(binding: Binding, message: Message) -> Any:
+    """The answer's JSON: the annotated part, or all of it. Fields that only go in are left out."""
+    document = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+    descriptor = binding.response
+    if binding.response_body:
+        field = descriptor.fields_by_name[binding.response_body]
+        document, descriptor = document.get(field.json_name, {}), field.message_type
+    _drop_inputs(document, descriptor)
+    return document
+
+
+def _drop_inputs(document: Any, descriptor: Any) -> None:
+    for field in descriptor.fields:
+        behaviours = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+        if field_behavior_pb2.INPUT_ONLY in behaviours:
+            document.pop(field.json_name, None)
+        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            inner = document.get(field.json_name)
+            for each in inner if isinstance(inner, list) else [inner]:
+                if isinstance(each, dict) and field.message_type.full_name.startswith("connectors."):
+                    _drop_inputs(each, field.message_type)
+
+
+def problem(error: ConnectorsError) -> Json:
+    """The error as a problem document.  Source: RFC 9457."""
+    document: Json = {
+        "type": "about:blank",
+        "title": error.reason.value.replace("_", " ").capitalize(),
+        "status": error.meaning.http,
+        "detail": error.meaning.text,
+        "reason": error.reason.value,
+    }
+    if error.metadata:
+        document["metadata"] = error.metadata
+    if error.fields:
+        document["violations"] = [{"field": each.field, "description": each.description} for each in error.fields]
+    if error.retry_after is not None:
+        document["retryAfterSeconds"] = round(error.retry_after, 3)
+    return document
