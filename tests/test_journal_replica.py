@@ -9,13 +9,17 @@ from itertools import pairwise
 
 import pytest
 
+from connectors_grpc.access import Access
+from connectors_grpc.audit import LogAudit
 from connectors_grpc.changes import ChangeFeed, Subscription
-from connectors_grpc.domain.ids import TenantId
+from connectors_grpc.domain.ids import KeyId, TenantId
+from connectors_grpc.domain.records import Role
 from connectors_grpc.errors import VaultUnavailable
 from connectors_grpc.journals import JournaledChanges, Pace
 from connectors_grpc.journals.replica import FOLDER
-from connectors_grpc.memory import MemoryDocuments, Outage
+from connectors_grpc.memory import ManualClock, MemoryDocuments, Outage
 from connectors_grpc.ports import Change, Document, DocumentPage, Json
+from connectors_grpc.watching import Event, Signal, Watching
 
 PACE = Pace(poll=0.1, gap=0.05, beat=0.1, alone=2.0, deadline=0.5, longest_pause=0.2)
 
@@ -240,6 +244,27 @@ async def test_who_can_not_hear_says_so_and_wakes_who_relies_on_it() -> None:
         one.publish(change("a"))
         await hear(at_two, change("a"))
         assert two.hears()
+
+
+async def _drained(events: AsyncIterator[Event]) -> None:
+    async for _ in events:
+        pass
+
+
+async def test_streams_are_cut_while_the_others_can_not_be_heard() -> None:
+    """A sidecar without a watch confirms what it holds; one that believed a deaf replica would not."""
+    async with replicas() as ((_, _), (view_two, two)):
+        access = Access(MemoryDocuments(), two, LogAudit(), ManualClock())
+        text = access.new_text(KeyId("sidecar"))
+        assert await access.bootstrap(KeyId("sidecar"), Role.SIDECAR, text)
+        watching = Watching(two, access)
+        events = watching.events(await access.authenticate(text))
+        assert await anext(events) is Signal.RESYNC
+        view_two.outage.down = True
+        with pytest.raises(VaultUnavailable):
+            await asyncio.wait_for(_drained(events), 5)
+        with pytest.raises(VaultUnavailable):
+            await anext(watching.events(await access.authenticate(text)))
 
 
 async def test_a_slow_subscriber_gets_none() -> None:

@@ -10,13 +10,14 @@ import asyncio
 import hashlib
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx2
 import pytest_asyncio
 
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
@@ -25,7 +26,12 @@ from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integra
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as proxy
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
+from connectors_grpc.secret import Secret
+from sidecar.main import run
+from sidecar.server import Address
+from sidecar.settings import SidecarSettings, Tcp
 from tests.openbao import OpenBao
+from tests.providers import recording_upstream
 from tests.running import Client, Refused, Server, free_port, fresh_id, refused, running_server
 
 SAME_REPLICA, ACROSS = 2.0, 5.0
@@ -214,6 +220,69 @@ async def test_attack_40_a_revoked_sidecar_keys_streams_are_cut_everywhere(serve
     for replica in (server, two):
         with refused("API_KEY_INVALID"):
             await replica.client(made.secret).call("Lease", proxy.LeaseRequest(tenant="t", credential="c"))
+
+
+@asynccontextmanager
+async def sidecar_at(server: Server) -> AsyncIterator[httpx2.AsyncClient]:
+    """A real sidecar of that replica, its watch up; requests go to it."""
+    addresses: list[str] = []
+    stop, up = asyncio.Event(), asyncio.Event()
+    metrics = Tcp("127.0.0.1", free_port())
+
+    def ready(address: str) -> None:
+        addresses.append(address)
+        up.set()
+
+    wanted = SidecarSettings(
+        listen=Tcp("127.0.0.1", 0),
+        server=Address(server.grpc_address, Secret(server.sidecar.key)),
+        metrics_listen=metrics,
+    )
+    running = asyncio.create_task(run(wanted, ready, stop))
+    try:
+        async with asyncio.timeout(10), httpx2.AsyncClient(trust_env=False) as http:
+            await up.wait()
+            while "connectors_sidecar_watch_up 1" not in (await http.get(f"http://{metrics}/-/metrics")).text:
+                pass
+        async with httpx2.AsyncClient(trust_env=False, base_url=addresses[0]) as app:
+            yield app
+    finally:
+        stop.set()
+        await running
+
+
+async def test_a_sidecar_of_another_replica_obeys_within_five_seconds(server: Server, two: Server) -> None:
+    """The promise from end to end: a new key is used, a suspension refuses, a revoked app key opens no door.
+
+    Leases last a minute, so it is the events that do it.
+    """
+    async with recording_upstream() as up, sidecar_at(two) as app:
+        place = Place(fresh_id("rep"), fresh_id("notes"))
+        await server.admin.create_integration(
+            place.integration, api={**API, "base_url": up.url}, allow_private_addresses=True
+        )
+        await server.admin.create_tenant(place.tenant)
+        await server.admin.store(place.tenant, place.integration, api_key={"api_key": "k-1"})
+        key = (await server.app(place.tenant)).key
+
+        async def until(fact: Callable[[httpx2.Response], bool]) -> None:
+            async with asyncio.timeout(ACROSS):
+                while not fact(await app.get(f"/~{place.tenant}/{place.integration}/v1", headers={"x-api-key": key})):
+                    pass
+
+        async def until_refused(reason: str) -> None:
+            await until(lambda answer: answer.headers.get("x-connectors-error") == reason)
+
+        await until(lambda answer: answer.is_success)
+        assert (await place.lease(two)).refresh_after_ttl.ToTimedelta().total_seconds() > 10 * ACROSS
+        await server.admin.store(place.tenant, place.integration, api_key={"api_key": "k-2"})
+        await until(lambda _: up.requests[-1].header("authorization") == ["Bearer k-2"])
+        await server.admin.call("SuspendTenant", tenants.SuspendTenantRequest(tenant=place.tenant))
+        await until_refused("TENANT_SUSPENDED")
+        await server.admin.call("ResumeTenant", tenants.ResumeTenantRequest(tenant=place.tenant))
+        await until(lambda answer: answer.is_success)
+        await server.admin.call("RevokeApiKey", access.RevokeApiKeyRequest(key=key.split("_")[1]))
+        await until_refused("API_KEY_INVALID")
 
 
 @asynccontextmanager
