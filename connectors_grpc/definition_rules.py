@@ -11,13 +11,24 @@ from datetime import timedelta
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import parse_qsl, urlsplit
 
-from connectors_grpc.domain.definition import Api, Integration, OAuth, OAuthClient, Placement
+from connectors_grpc.domain.definition import (
+    Api,
+    ClientAuthentication,
+    Grant,
+    Integration,
+    OAuth,
+    OAuthClient,
+    Placement,
+    SigningAlgorithm,
+)
 from connectors_grpc.domain.ids import is_label
 from connectors_grpc.errors import FieldViolation
 from connectors_grpc.inject import TargetRefused, authority, parse_target
 from connectors_grpc.inject.plan import CONTROL, CREDENTIALS, FORWARDING, HOP_BY_HOP
 from connectors_grpc.inject.templates import FIELD_VALUE, PLACEHOLDER
-from connectors_grpc.oauth2.parameters import AUTHORIZATION_RESERVED, TOKEN_RESERVED
+from connectors_grpc.oauth2.assertions import KeyRefused, looks_like_key, signing_key
+from connectors_grpc.oauth2.parameters import ASSERTION_RESERVED, AUTHORIZATION_RESERVED, TOKEN_RESERVED
+from connectors_grpc.secret import Secret
 
 Violations = Iterator[FieldViolation]
 
@@ -26,6 +37,8 @@ LONGEST_VALUE = 1024
 MOST_ENTRIES = 32
 MOST_SCOPES = 100
 LONGEST_TTL = timedelta(days=3653)
+MOST_SECRETS = 3
+CLAIM_INPUTS = frozenset(("client_id", "subject", "scope"))
 SEPARATORS = (" ", ",", ";", "+")
 
 _URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#@\\]+)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?")
@@ -37,6 +50,10 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _PARAMETER = re.compile(r"[A-Za-z0-9._~\[\]-]{1,64}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 """Source: RFC 6749 section 3.3."""
+_RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x22\x24-\x7e]{1,1000}")
+"""Source: RFC 8707 section 2."""
+_POINTER = re.compile(r"(?:/(?:[\x20-\x2e\x30-\x7d]|~[01])*)+")
+"""Source: RFC 6901 section 3."""
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _NEVER_SET = HOP_BY_HOP | CONTROL | FORWARDING | {b"host", b"content-length", b"cookie", b"cookie2"}
@@ -67,13 +84,22 @@ def _definition(integration: Integration) -> Violations:
     if integration.api is not None:
         yield from _api(integration.api, private)
     if integration.client is not None:
-        yield from client_violations(integration.client)
+        yield from client_violations(integration.client, integration.oauth)
 
 
 def _oauth(oauth: OAuth, private: bool) -> Violations:
-    yield from _url("oauth.authorization_endpoint", oauth.authorization_endpoint, private)
+    # A device needs no place to consent in this browser, and a grant without a person none at all.
+    if oauth.authorization_endpoint or (
+        oauth.grant is Grant.AUTHORIZATION_CODE and not oauth.device_authorization_endpoint
+    ):
+        yield from _url("oauth.authorization_endpoint", oauth.authorization_endpoint, private)
     yield from _url("oauth.token_endpoint", oauth.token_endpoint, private)
-    for name in ("refresh_endpoint", "revocation_endpoint"):
+    for name in (
+        "refresh_endpoint",
+        "revocation_endpoint",
+        "device_authorization_endpoint",
+        "pushed_authorization_request_endpoint",
+    ):
         if getattr(oauth, name):
             yield from _url(f"oauth.{name}", getattr(oauth, name), private)
     query = oauth.authorization_endpoint.partition("?")[2][:LONGEST_URL]
@@ -92,6 +118,52 @@ def _oauth(oauth: OAuth, private: bool) -> Violations:
         ttl = getattr(oauth, name)
         if ttl is not None and not timedelta(0) < ttl <= LONGEST_TTL:
             yield FieldViolation(f"oauth.{name}", "above zero, up to ten years")
+    yield from _grants(oauth)
+
+
+def _grants(oauth: OAuth) -> Violations:
+    """What belongs to the grants, and to proving who the client is."""
+    if len(oauth.resources) > MOST_ENTRIES or any(_RESOURCE.fullmatch(one) is None for one in oauth.resources):
+        yield FieldViolation("oauth.resources", f"up to {MOST_ENTRIES} absolute URIs without fragment")
+    if oauth.grant is not Grant.AUTHORIZATION_CODE:
+        for name in (
+            "device_authorization_endpoint",
+            "pushed_authorization_request_endpoint",
+            "refresh_token_idle_ttl",
+        ):
+            if getattr(oauth, name):
+                yield FieldViolation(f"oauth.{name}", "only where a person consents: `grant` is authorization_code")
+    if oauth.pushed_authorization_request_endpoint and not oauth.authorization_endpoint:
+        yield FieldViolation("oauth.pushed_authorization_request_endpoint", "needs `authorization_endpoint`")
+    sends_secret = oauth.client_authentication in (ClientAuthentication.BASIC, ClientAuthentication.POST)
+    if oauth.signs and sends_secret:
+        yield FieldViolation(
+            "oauth.client_authentication", "none or private_key_jwt: the client's secret is a key, which is never sent"
+        )
+    if oauth.grant is Grant.GITHUB_APP_INSTALLATION:
+        if "?" in oauth.token_endpoint or oauth.token_endpoint.endswith("/"):
+            yield FieldViolation("oauth.token_endpoint", "what stands before `/{installation_id}/access_tokens`")
+        if oauth.signing_algorithm not in (None, SigningAlgorithm.RS256):
+            yield FieldViolation("oauth.signing_algorithm", "RS256, which GitHub wants")
+    yield from _assertions(oauth)
+
+
+def _assertions(oauth: OAuth) -> Violations:
+    for name in ("assertion_audience", "subject_token_type"):
+        text = getattr(oauth, name)
+        if text and (len(text) > LONGEST_VALUE or not _ascii(text)):
+            yield FieldViolation(f"oauth.{name}", f"up to {LONGEST_VALUE} visible ASCII characters")
+    claims = oauth.assertion_claims
+    if claims and oauth.grant is not Grant.JWT_BEARER:
+        yield FieldViolation("oauth.assertion_claims", "only for the grant jwt_bearer")
+    yield from _parameters("oauth.assertion_claims", claims, ASSERTION_RESERVED)
+    if claims and "iss" not in claims:
+        yield FieldViolation("oauth.assertion_claims", "`iss` is needed: `{client_id}` mostly")
+    named = {name for template in claims.values() for name in PLACEHOLDER.findall(template)}
+    if not all(_is_template(text) for text in claims.values()) or named - CLAIM_INPUTS:
+        yield FieldViolation(
+            "oauth.assertion_claims", "templates that name `{client_id}`, `{subject}` or `{scope}` and nothing else"
+        )
 
 
 def scope_violations(field: str, scopes: Iterable[str], separator: str) -> Violations:
@@ -120,6 +192,13 @@ def _api(api: Api, private: bool) -> Violations:
     yield from _default_headers(api.default_headers, placed)
     if api.identity_path and not _is_path(api.identity_path):
         yield FieldViolation("api.identity_path", "a path that begins with /, with a query if need be")
+    if api.account_pointer and (len(api.account_pointer) > 200 or _POINTER.fullmatch(api.account_pointer) is None):
+        yield FieldViolation("api.account_pointer", "a JSON pointer (RFC 6901), as `/user/id`")
+    if api.ok_field and _PARAMETER.fullmatch(api.ok_field) is None:
+        yield FieldViolation("api.ok_field", "a name of 1 to 64 unreserved characters")
+    for name in ("account_pointer", "ok_field"):
+        if getattr(api, name) and not api.identity_path:
+            yield FieldViolation(f"api.{name}", "needs `identity_path`, whose answer it looks into")
 
 
 def _placement(placement: Placement) -> Violations:
@@ -185,16 +264,33 @@ def _parameters(field: str, parameters: Mapping[str, str], reserved: frozenset[s
         yield FieldViolation(field, "not a parameter of the protocol; those are set by the server")
 
 
-def client_violations(client: OAuthClient) -> Violations:
-    """What is wrong with an OAuth client, the platform's or a tenant's own."""
+def client_violations(client: OAuthClient, oauth: OAuth | None = None) -> Violations:
+    """What is wrong with an OAuth client, the platform's or a tenant's own; with `oauth`, for that definition."""
     if len(client.client_id) > 512 or _VISIBLE.fullmatch(client.client_id) is None:
         yield FieldViolation("oauth_client.client_id", "1 to 512 visible ASCII characters")
-    secret = client.secret.reveal() if client.secret is not None else None
+    if client.key_id and (len(client.key_id) > 256 or _VISIBLE.fullmatch(client.key_id) is None):
+        yield FieldViolation("oauth_client.key_id", "up to 256 visible ASCII characters")
+    if len(client.others) > MOST_SECRETS or (client.others and client.secret is None):
+        yield FieldViolation("oauth_client.client_secrets", f"up to {MOST_SECRETS}, besides `client_secret`")
+    secrets = [] if client.secret is None else [("oauth_client.client_secret", client.secret)]
+    for field, secret in (*secrets, *(("oauth_client.client_secrets", other) for other in client.others)):
+        yield from _client_secret(field, secret, client.key_id, oauth)
+
+
+def _client_secret(field: str, secret: Secret, key_id: str, oauth: OAuth | None) -> Violations:
+    text = secret.reveal()
+    if looks_like_key(text):
+        try:
+            signing_key(secret, None if oauth is None else oauth.signing_algorithm, key_id)
+        except KeyRefused as error:
+            yield FieldViolation(field, str(error.args[0]))
+        if oauth is not None and not oauth.signs:
+            yield FieldViolation(field, "a secret: the definition signs nothing with a key")
     # A space may stand within (RFC 6749 appendix A.2); around it, it is a slip of whoever pasted.
-    if secret is not None and (not 0 < len(secret) <= 4096 or not _is_vschar(secret) or secret != secret.strip()):
-        yield FieldViolation(
-            "oauth_client.client_secret", "1 to 4,096 ASCII characters, without surrounding white space"
-        )
+    elif not 0 < len(text) <= 4096 or not _is_vschar(text) or text != text.strip():
+        yield FieldViolation(field, "1 to 4,096 ASCII characters, without surrounding white space; or a private key")
+    elif oauth is not None and oauth.signs:
+        yield FieldViolation(field, "a private key as PEM or JWK: the definition signs with it")
 
 
 def _url(field: str, url: str, private: bool, *, query: bool = True) -> Violations:

@@ -12,14 +12,17 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from connectors_grpc.domain.definition import (
+    ACCESS_TOKEN_TYPE,
     BEARER,
     Api,
     BasicPlacement,
     ClientAuthentication,
+    Grant,
     Integration,
     OAuth,
     Placement,
     RefreshRotation,
+    SigningAlgorithm,
     Source,
     TokenRequestFormat,
 )
@@ -66,7 +69,7 @@ class PlacementFile(_Part):
 class OAuthFile(_Part):
     """The provider's OAuth 2.0 side. The client's authentication has no default: no two providers agree on it."""
 
-    authorization_endpoint: str
+    authorization_endpoint: str = ""
     token_endpoint: str
     refresh_endpoint: str = ""
     revocation_endpoint: str = ""
@@ -83,11 +86,19 @@ class OAuthFile(_Part):
     refresh_ends_access_token: bool = False
     default_access_token_ttl: Length | None = None
     refresh_token_idle_ttl: Length | None = None
+    grant: Annotated[Grant, Field(strict=False)] = Grant.AUTHORIZATION_CODE
+    device_authorization_endpoint: str = ""
+    pushed_authorization_request_endpoint: str = ""
+    resources: list[str] = Field(default_factory=list)
+    signing_algorithm: Annotated[SigningAlgorithm | None, Field(strict=False)] = None
+    assertion_audience: str = ""
+    assertion_claims: dict[str, str] = Field(default_factory=dict)
+    subject_token_type: str = ACCESS_TOKEN_TYPE
 
     def to_domain(self) -> OAuth:
         """The same in the domain's words."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return OAuth(**{**fields, "scopes": tuple(self.scopes)})
+        return OAuth(**{**fields, "scopes": tuple(self.scopes), "resources": tuple(self.resources)})
 
 
 class ApiFile(_Part):
@@ -99,6 +110,8 @@ class ApiFile(_Part):
     default_headers: dict[str, str] = Field(default_factory=dict)
     identity_path: str = ""
     pass_cookies: bool = False
+    account_pointer: str = ""
+    ok_field: str = ""
 
     def to_domain(self) -> Api:
         """The same in the domain's words."""
@@ -109,6 +122,8 @@ class ApiFile(_Part):
             default_headers=self.default_headers,
             identity_path=self.identity_path,
             pass_cookies=self.pass_cookies,
+            account_pointer=self.account_pointer,
+            ok_field=self.ok_field,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -12,11 +12,30 @@ from connectors_grpc.secret import Secret
 
 
 class ClientAuthentication(StrEnum):
-    """How the client proves itself at the token endpoint.  Source: RFC 6749 section 2.3.1."""
+    """How the client proves itself at the token endpoint.  Source: RFC 6749 section 2.3.1, RFC 7523 section 2.2."""
 
     BASIC = "client_secret_basic"
     POST = "client_secret_post"
     NONE = "none"
+    PRIVATE_KEY_JWT = "private_key_jwt"
+
+
+class Grant(StrEnum):
+    """How tokens are obtained. All but the first need no person: they are minted when they are due."""
+
+    AUTHORIZATION_CODE = "authorization_code"
+    CLIENT_CREDENTIALS = "client_credentials"
+    JWT_BEARER = "jwt_bearer"
+    TOKEN_EXCHANGE = "token_exchange"
+    GITHUB_APP_INSTALLATION = "github_app_installation"
+
+
+class SigningAlgorithm(StrEnum):
+    """How assertions are signed.  Source: RFC 7518 section 3.1."""
+
+    RS256 = "RS256"
+    PS256 = "PS256"
+    ES256 = "ES256"
 
 
 class TokenRequestFormat(StrEnum):
@@ -61,13 +80,16 @@ class Placement:
 BEARER = Placement(headers={"Authorization": "Bearer {access_token}"})
 """What holds when a definition says nothing.  Source: RFC 6750 section 2.1."""
 
+ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"
+"""Source: RFC 8693 section 3."""
+
 
 @dataclass(frozen=True, slots=True)
 class OAuth:
     """The provider's OAuth 2.0 side; fields as in the contract's `OAuth` message."""
 
-    authorization_endpoint: str
-    token_endpoint: str
+    authorization_endpoint: str = ""
+    token_endpoint: str = ""
     refresh_endpoint: str = ""
     revocation_endpoint: str = ""
     issuer: str = ""
@@ -83,6 +105,22 @@ class OAuth:
     refresh_ends_access_token: bool = False
     default_access_token_ttl: timedelta | None = None
     refresh_token_idle_ttl: timedelta | None = None
+    grant: Grant = Grant.AUTHORIZATION_CODE
+    device_authorization_endpoint: str = ""
+    pushed_authorization_request_endpoint: str = ""
+    resources: tuple[str, ...] = ()
+    signing_algorithm: SigningAlgorithm | None = None
+    assertion_audience: str = ""
+    assertion_claims: Mapping[str, str] = field(default_factory=dict)
+    subject_token_type: str = ACCESS_TOKEN_TYPE
+
+    @property
+    def signs(self) -> bool:
+        """The client's secret is a private key, never sent: assertions are signed with it."""
+        return (
+            self.grant in (Grant.JWT_BEARER, Grant.GITHUB_APP_INSTALLATION)
+            or self.client_authentication is ClientAuthentication.PRIVATE_KEY_JWT
+        )
 
     def endpoints(self) -> tuple[str, ...]:
         """Every URL of the provider that must never be called with a tenant's credential."""
@@ -91,6 +129,8 @@ class OAuth:
             self.token_endpoint,
             self.refresh_endpoint,
             self.revocation_endpoint,
+            self.device_authorization_endpoint,
+            self.pushed_authorization_request_endpoint,
         )
         return tuple(url for url in every if url)
 
@@ -105,17 +145,30 @@ class Api:
     default_headers: Mapping[str, str] = field(default_factory=dict)
     identity_path: str = ""
     pass_cookies: bool = False
+    account_pointer: str = ""
+    ok_field: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class OAuthClient:
     """The client registered at the provider. `secret` is None for a public client, or where it is not for the reader:
     then `secret_set` says whether one is stored.
+
+    `secret` is a private key (PEM or JWK) where assertions are signed; `key_id` is a PEM's `kid`. `others` are tried in
+    order once `secret` is refused; `secret_count` says how many there are in all.
     """
 
     client_id: str
     secret: Secret | None = None
     secret_set: bool = False
+    others: tuple[Secret, ...] = ()
+    key_id: str = ""
+    secret_count: int = 0
+
+    def each(self) -> tuple[OAuthClient, ...]:
+        """One client for every secret, in the order in which they are tried; itself if it has none."""
+        secrets = () if self.secret is None else (self.secret, *self.others)
+        return tuple(replace(self, secret=one, others=()) for one in secrets) or (self,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 from connectors_grpc.domain.definition import OAuth
 from connectors_grpc.oauth2.errors import CallbackRefused, known_error
 from connectors_grpc.oauth2.parameters import AUTHORIZATION_RESERVED
+from connectors_grpc.oauth2.token_request import Parameters
 from connectors_grpc.secret import Secret
 
 VERIFIER_BYTES = 32
@@ -33,6 +34,34 @@ def code_challenge(verifier: Secret) -> str:
     return _base64url(hashlib.sha256(text.encode("ascii")).digest())
 
 
+def authorization_request(
+    oauth: OAuth,
+    *,
+    client_id: str,
+    redirect_uri: str,
+    state: str,
+    challenge: str | None,
+    scopes: Iterable[str] = (),
+) -> Parameters:
+    """What is asked of the authorization endpoint, in its URL or pushed.
+
+    The definition's parameters come before ours and can't replace them. `challenge` is left out where the definition says that
+    the provider takes no PKCE; `scope` where there are none.
+    Source: RFC 6749 section 4.1.1, RFC 7636 section 4.3, RFC 8707 section 2.1.
+    """
+    kept = {k: v for k, v in oauth.authorization_parameters.items() if k not in AUTHORIZATION_RESERVED}
+    parameters: dict[str, str | Sequence[str]] = {**kept, "response_type": "code", "client_id": client_id}
+    parameters |= {"redirect_uri": redirect_uri, "state": state}
+    scope = oauth.scope_separator.join(scopes)
+    if scope:
+        parameters["scope"] = scope
+    if oauth.resources:
+        parameters["resource"] = oauth.resources
+    if challenge is not None and oauth.pkce:
+        parameters |= {"code_challenge": challenge, "code_challenge_method": "S256"}
+    return parameters
+
+
 def authorization_url(
     oauth: OAuth,
     *,
@@ -42,22 +71,21 @@ def authorization_url(
     challenge: str | None,
     scopes: Iterable[str] = (),
 ) -> str:
-    """Where the person consents.
+    """Where the person consents: `authorization_request` in the URL. The endpoint's own query is kept as it is.
 
-    The endpoint's own query is kept as it is; the definition's parameters come before ours and can't replace them.
-    `challenge` is left out where the definition says that the provider takes no PKCE; `scope` where there are none.
-    Source: RFC 6749 sections 3.1 and 4.1.1, RFC 7636 section 4.3.
+    Source: RFC 6749 section 3.1.
     """
-    parameters = {k: v for k, v in oauth.authorization_parameters.items() if k not in AUTHORIZATION_RESERVED}
-    parameters |= {"response_type": "code", "client_id": client_id, "redirect_uri": redirect_uri, "state": state}
-    scope = oauth.scope_separator.join(scopes)
-    if scope:
-        parameters["scope"] = scope
-    if challenge is not None and oauth.pkce:
-        parameters |= {"code_challenge": challenge, "code_challenge_method": "S256"}
-    endpoint, mark, query = oauth.authorization_endpoint.partition("?")
+    parameters = authorization_request(
+        oauth, client_id=client_id, redirect_uri=redirect_uri, state=state, challenge=challenge, scopes=scopes
+    )
+    return with_query(oauth.authorization_endpoint, parameters)
+
+
+def with_query(url: str, parameters: Parameters) -> str:
+    """The URL with these parameters behind its own query."""
+    endpoint, mark, query = url.partition("?")
     kept = f"{query}&" if mark and query else ""
-    return f"{endpoint}?{kept}{urlencode(parameters, quote_via=quote, safe='')}"
+    return f"{endpoint}?{kept}{urlencode(parameters, doseq=True, quote_via=quote, safe='')}"
 
 
 def check_callback(params: Mapping[str, Sequence[str]], oauth: OAuth) -> Secret:

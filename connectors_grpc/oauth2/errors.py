@@ -36,6 +36,8 @@ CLIENT_ERRORS: Final = frozenset(
     )
 )
 """Our client is refused: a person grants again in vain until an admin has corrected it."""
+SECRET_ERRORS: Final = frozenset(("invalid_client", "incorrect_client_credentials", "bad_client_secret"))
+"""Of those: what another secret of the same client may cure. The provider looks at the client first: no grant is used up."""
 TRANSIENT_ERRORS: Final = frozenset(
     (
         "temporarily_unavailable",  # RFC 6749 section 4.1.2.1
@@ -52,6 +54,8 @@ TRANSIENT_ERRORS: Final = frozenset(
 OTHER_ERRORS: Final = frozenset(
     (
         "access_denied",  # RFC 6749
+        "authorization_pending",  # RFC 8628 section 3.5
+        "expired_token",
         "invalid_request",
         "invalid_scope",
         "unsupported_grant_type",

@@ -75,6 +75,19 @@ def parse_token_reply(reply: HttpReply, oauth: OAuth, now: datetime) -> TokenRep
     an error in the body counts whatever the status (GitHub and Slack answer 200).
     Raises: InvalidGrant, ClientRefused, RequestRefused, Transient, Malformed.  Source: RFC 6749 sections 5.1 and 5.2.
     """
+    document = read_document(reply, now)
+    return TokenReply(
+        access_token=token_text(document.get("access_token"), "access_token"),
+        refresh_token=token_text(document["refresh_token"], "refresh_token") if document.get("refresh_token") else None,
+        expires_in=lifetime(document.get("expires_in")),
+        scopes=_scopes(document.get("scope"), oauth.scope_separator),
+        token_type=_token_type(document.get("token_type")),
+        extra=_extra(document),
+    )
+
+
+def read_document(reply: HttpReply, now: datetime) -> Mapping[str, Any]:
+    """The object that any endpoint of the back channel answered. Raises: as `parse_token_reply`."""
     check_status(reply, now)
     document = _document(reply)
     if document is None:
@@ -82,14 +95,7 @@ def parse_token_reply(reply: HttpReply, oauth: OAuth, now: datetime) -> TokenRep
     error = _error(document, reply.status)
     if error is not None:
         raise _typed(error, retry_after(reply, now))
-    return TokenReply(
-        access_token=_token(document.get("access_token"), "access_token"),
-        refresh_token=_token(document["refresh_token"], "refresh_token") if document.get("refresh_token") else None,
-        expires_in=_expires_in(document.get("expires_in")),
-        scopes=_scopes(document.get("scope"), oauth.scope_separator),
-        token_type=_token_type(document.get("token_type")),
-        extra=_extra(document),
-    )
+    return document
 
 
 def check_revocation(reply: HttpReply, now: datetime) -> None:
@@ -166,14 +172,15 @@ def _typed(error: str, wait: float | None) -> TokenError:
     return RequestRefused(known_error(error))
 
 
-def _token(value: object, name: str) -> Secret:
+def token_text(value: object, name: str) -> Secret:
+    """What can be sent on as a token. Raises: Malformed, naming the member."""
     if not isinstance(value, str) or len(value) > LONGEST_TOKEN or _TOKEN.fullmatch(value) is None:
         raise Malformed(problem=name)
     return Secret(value)
 
 
-def _expires_in(value: object) -> timedelta | None:
-    """The token's life. A number or a string of digits, above zero, fractions dropped; above ten years counts as ten years.
+def lifetime(value: object) -> timedelta | None:
+    """What `expires_in` says. A number or a string of digits, above zero, fractions dropped; above ten years counts as ten years.
 
     Zero, negative, bool, NaN, infinite and everything else count as not said: a provider that says so of a token it just gave
     is mistaken, and the token is more likely good than dead.  Source: RFC 6749 section 5.1.

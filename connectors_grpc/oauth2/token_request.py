@@ -1,13 +1,18 @@
-"""The back channel's requests: code exchange, refresh, revocation. Builds them; does not send, and has no default client."""
+"""The back channel's requests: code exchange, refresh, revocation. Builds them; does not send, and has no default client.
+
+A `stamp` is wanted where the client proves itself by a signed assertion, and used for nothing else.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote_plus, urlencode
 
 from connectors_grpc.domain.definition import ClientAuthentication, OAuth, OAuthClient, TokenRequestFormat
+from connectors_grpc.oauth2.assertions import Stamp, client_assertion, looks_like_key
+from connectors_grpc.oauth2.errors import ClientRefused
 from connectors_grpc.oauth2.parameters import TOKEN_RESERVED
 from connectors_grpc.ports import HttpRequest
 from connectors_grpc.secret import Secret
@@ -16,6 +21,11 @@ TIMEOUT = 15.0
 """Seconds for the whole exchange. Stays below the refresh lease, so that the lease outlives every answer."""
 MAX_REPLY = 64 * 1024
 """Bytes. Token replies with large id tokens are a few KiB."""
+JWT_BEARER_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+"""Source: RFC 7523 section 2.2."""
+
+Parameters = Mapping[str, str | Sequence[str]]
+"""A parameter with several values is sent as often."""
 
 
 def code_exchange(
@@ -26,12 +36,15 @@ def code_exchange(
     redirect_uri: str,
     verifier: Secret | None,
     allow_private_addresses: bool,
+    stamp: Stamp | None = None,
 ) -> HttpRequest:
     """Exchange a code; `redirect_uri` is the one of the authorization request.  Source: RFC 6749 4.1.3, RFC 7636 4.5."""
     parameters = {"grant_type": "authorization_code", "code": code.reveal(), "redirect_uri": redirect_uri}
     if verifier is not None and oauth.pkce:
         parameters["code_verifier"] = verifier.reveal()
-    return _request(oauth.token_endpoint, oauth, client, _with_extras(oauth, parameters), allow_private_addresses)
+    return back_channel(
+        oauth.token_endpoint, oauth, client, with_extras(oauth, parameters), allow_private_addresses, stamp
+    )
 
 
 def refresh(
@@ -41,6 +54,7 @@ def refresh(
     refresh_token: Secret,
     allow_private_addresses: bool,
     scopes: Iterable[str] = (),
+    stamp: Stamp | None = None,
 ) -> HttpRequest:
     """Refresh an access token. Without `scopes` the grant's own are kept.  Source: RFC 6749 section 6."""
     parameters = {"grant_type": "refresh_token", "refresh_token": refresh_token.reveal()}
@@ -48,7 +62,7 @@ def refresh(
     if scope:
         parameters["scope"] = scope
     endpoint = oauth.refresh_endpoint or oauth.token_endpoint
-    return _request(endpoint, oauth, client, _with_extras(oauth, parameters), allow_private_addresses)
+    return back_channel(endpoint, oauth, client, with_extras(oauth, parameters), allow_private_addresses, stamp)
 
 
 def revocation(
@@ -58,6 +72,7 @@ def revocation(
     token: Secret,
     hint: str,
     allow_private_addresses: bool,
+    stamp: Stamp | None = None,
 ) -> HttpRequest | None:
     """Revoke a token; None if the provider has no endpoint for that.
 
@@ -66,18 +81,28 @@ def revocation(
     if not oauth.revocation_endpoint:
         return None
     parameters = {"token": token.reveal(), "token_type_hint": hint}
-    return _request(oauth.revocation_endpoint, oauth, client, parameters, allow_private_addresses)
+    return back_channel(oauth.revocation_endpoint, oauth, client, parameters, allow_private_addresses, stamp)
 
 
-def _with_extras(oauth: OAuth, parameters: Mapping[str, str]) -> dict[str, str]:
+def with_extras(oauth: OAuth, parameters: Parameters) -> Parameters:
+    """`parameters` of a token request with the definition's own, which never replace them.  Source: RFC 8707 section 2.2."""
     extras = {name: value for name, value in oauth.token_parameters.items() if name not in TOKEN_RESERVED}
-    return {**extras, **parameters}
+    return {**extras, **({"resource": oauth.resources} if oauth.resources else {}), **parameters}
 
 
-def _request(
-    url: str, oauth: OAuth, client: OAuthClient, parameters: Mapping[str, str], allow_private_addresses: bool
+def back_channel(
+    url: str,
+    oauth: OAuth,
+    client: OAuthClient,
+    parameters: Parameters,
+    allow_private_addresses: bool,
+    stamp: Stamp | None,
 ) -> HttpRequest:
-    body = dict(parameters)
+    """A POST of `parameters` in which the client proves itself as the definition says.
+
+    Raises: ClientRefused if the stored secret is not what that takes; ValueError if a stamp is wanted and none came.
+    """
+    body: dict[str, str | Sequence[str]] = {n: v if isinstance(v, str) else list(v) for n, v in parameters.items()}
     headers = [
         ("Accept", "application/json"),
         ("Accept-Encoding", "identity"),
@@ -85,6 +110,17 @@ def _request(
     ]
     if client.secret is None or oauth.client_authentication is ClientAuthentication.NONE:
         body["client_id"] = client.client_id
+    elif oauth.client_authentication is ClientAuthentication.PRIVATE_KEY_JWT:
+        if stamp is None:
+            raise ValueError("an assertion needs a stamp")
+        assertion = client_assertion(oauth, client, stamp).reveal()
+        body |= {
+            "client_id": client.client_id,
+            "client_assertion_type": JWT_BEARER_ASSERTION,
+            "client_assertion": assertion,
+        }
+    elif looks_like_key(client.secret.reveal()):
+        raise ClientRefused(problem="private_key")  # never sent, whatever the definition says
     elif oauth.client_authentication is ClientAuthentication.POST:
         body |= {"client_id": client.client_id, "client_secret": client.secret.reveal()}
     else:
@@ -94,7 +130,7 @@ def _request(
         content = json.dumps(body).encode("ascii")
     else:
         headers.append(("Content-Type", "application/x-www-form-urlencoded"))
-        content = urlencode(body).encode("ascii")
+        content = urlencode(body, doseq=True).encode("ascii")
     return HttpRequest(
         method="POST",
         url=url,
