@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
@@ -12,9 +13,11 @@ import pytest
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
-from tests.providers import browser
-from tests.running import Client, fresh_id, refused
-from tests.worlds import State, Timed, World, make_world
+from connectors_grpc.simulator import SimulatorSettings
+from tests.openbao import OpenBao
+from tests.providers import browser, running_simulator
+from tests.running import Client, fresh_id, refused, running_server
+from tests.worlds import ShiftedClock, State, Timed, World, make_world
 
 TEN_MINUTES = 600
 
@@ -448,3 +451,23 @@ async def test_a_second_account_is_a_credential_of_its_own(world: World) -> None
     bodies = [(await world.app.proxied(world.tenant, name, "/v1/whoami")).body for name in (world.integration, second)]
     assert b'"alice"' in bodies[0]
     assert b'"bob"' in bodies[1]
+
+
+async def test_behind_https_cookies_are_bound_to_the_host_and_secure(private_openbao: OpenBao, tmp_path: Path) -> None:
+    """`public_url` decides, not what this request came by: `__Host-`, Secure, and a redirect URI of the public name."""
+    clock = ShiftedClock()
+    async with (
+        running_server(private_openbao, tmp_path / "keys", clock=clock, public_url="https://connect.example") as server,
+        running_simulator(SimulatorSettings(clients=()), clock) as sim,
+        httpx2.AsyncClient(trust_env=False, timeout=20) as http,
+    ):
+        world = await make_world(server, sim, clock)
+        link = await world.link()
+        assert link.startswith("https://connect.example/connect/")
+        reply = await http.post(link.replace("https://connect.example", server.http_url))
+    (cookie,) = reply.headers.get_list("set-cookie")
+    parts = [part.strip().lower() for part in cookie.split(";")]
+    assert parts[0].startswith("__host-connectors-")
+    assert {"secure", "httponly", "path=/"} <= set(parts)
+    sent = query(reply.headers["location"])
+    assert sent["redirect_uri"] == f"https://connect.example/oauth/callback/{world.integration}"

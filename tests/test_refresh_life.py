@@ -8,11 +8,16 @@ from datetime import UTC, timedelta
 import httpx2
 import pytest
 
-from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.credentials import insisting
+from connectors_grpc.credentials.backoff import Backoff
+from connectors_grpc.credentials.insisting import insist
+from connectors_grpc.domain.ids import CredentialId, TenantId
+from connectors_grpc.errors import Conflict, ConnectorsError, Reason, VaultUnavailable
 from connectors_grpc.flight import SingleFlight
+from connectors_grpc.memory import MemoryDocuments, Outage
 from connectors_grpc.simulator.misbehaviour import Endpoint, Misbehaviour, Queued
 from tests.running import refused
-from tests.worlds import LIFETIME, State, World
+from tests.worlds import LIFETIME, ShiftedClock, State, World
 
 
 async def test_a_token_near_its_end_is_refreshed_on_the_way(world: World) -> None:
@@ -167,3 +172,80 @@ async def test_a_token_reader_gets_a_token_that_lives(world: World) -> None:
     second = await world.token()
     assert second.access_token != first.access_token
     assert second.expire_time.ToDatetime(UTC) > world.clock.now() + timedelta(seconds=30)
+
+
+def failure(retry_after: float | None = None) -> ConnectorsError:
+    """A provider that is down."""
+    return ConnectorsError(Reason.PROVIDER_UNAVAILABLE, {"problem": "status_503"}, retry_after=retry_after)
+
+
+def pause_of(backoff: Backoff[str], key: str) -> float:
+    """What is left of a pause; 0 if it is over."""
+    try:
+        backoff.check(key)
+    except ConnectorsError as error:
+        return error.retry_after or 0.0
+    return 0.0
+
+
+def test_pauses_double_to_a_bound_and_end_with_success() -> None:
+    """2, 4, 8 seconds and so on to 60, each a quarter more or less; then none."""
+    backoff: Backoff[str] = Backoff(ShiftedClock())
+    for times in range(30):
+        backoff.failed("a", failure())
+        expected = min(60.0, 2.0 ** (times + 1))
+        assert 0.74 * expected < pause_of(backoff, "a") <= 1.25 * expected
+    assert pause_of(backoff, "b") == 0
+    backoff.succeeded("a")
+    assert pause_of(backoff, "a") == 0
+
+
+def test_the_providers_own_word_counts_where_it_is_longer() -> None:
+    """Retry-After: 300 is kept; 0 is not believed."""
+    clock = ShiftedClock()
+    backoff: Backoff[str] = Backoff(clock)
+    backoff.failed("a", failure(300))
+    backoff.failed("b", failure(0))
+    assert pause_of(backoff, "a") > 290
+    assert pause_of(backoff, "b") > 1
+    clock.advance(301)
+    assert pause_of(backoff, "a") == pause_of(backoff, "b") == 0
+
+
+def test_failures_are_remembered_within_bounds() -> None:
+    """The oldest are forgotten first."""
+    backoff: Backoff[str] = Backoff(ShiftedClock(), most=3)
+    for key in "abcd":
+        backoff.failed(key, failure())
+    assert pause_of(backoff, "a") == 0
+    assert pause_of(backoff, "d") > 0
+
+
+async def test_insisting_ends_with_what_was_stored_or_with_the_last_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Vault that is away is asked again, so often and no more; any other refusal is passed on at once."""
+    monkeypatch.setattr(insisting, "FIRST_PAUSE", 0.0)
+    outage, documents = Outage(), MemoryDocuments()
+    tries = 0
+
+    async def store() -> int:
+        nonlocal tries
+        tries += 1
+        outage.down = tries < 5
+        outage.check()
+        return await documents.write("tenants/acme", {}, cas=0)
+
+    assert await insist(store, TenantId("acme"), CredentialId("notes")) == 1
+    assert tries == 5
+    with pytest.raises(Conflict):
+        await insist(store, TenantId("acme"), CredentialId("notes"))
+    assert tries == 6
+
+    async def never() -> int:
+        nonlocal tries
+        tries += 1
+        raise VaultUnavailable
+
+    tries = 0
+    with pytest.raises(VaultUnavailable):
+        await insist(never, TenantId("acme"), CredentialId("notes"))
+    assert tries == insisting.ATTEMPTS
