@@ -31,6 +31,7 @@ from connectors_grpc.deleting import Deleting
 from connectors_grpc.errors import ConnectorsError
 from connectors_grpc.http.app import Health, HttpFace
 from connectors_grpc.http.protocol import BoundedProtocol
+from connectors_grpc.http.rest import Rest
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.journals import JournaledChanges
 from connectors_grpc.operations import Operations
@@ -42,7 +43,7 @@ from connectors_grpc.rpc.access_service import AccessServicer
 from connectors_grpc.rpc.credential_service import CredentialServicer
 from connectors_grpc.rpc.integration_service import IntegrationServicer
 from connectors_grpc.rpc.proxy_service import ProxyServicer
-from connectors_grpc.rpc.server import GrpcServer, Servicers
+from connectors_grpc.rpc.server import DESCRIPTORS, GrpcServer, Servicers
 from connectors_grpc.rpc.tenant_service import TenantServicer
 from connectors_grpc.settings import ServerSettings
 from connectors_grpc.spill import SpillDirectory
@@ -123,10 +124,12 @@ async def running(settings: ServerSettings, *, clock: Clock | None = None) -> As
         built = await stack.enter_async_context(platform(settings, vault, clock or SystemClock()))
         if settings.bootstrap_keys is not None:
             await bootstrap_keys(built.access, settings.bootstrap_keys)
-        server = GrpcServer(built.servicers, Boundary(built.access), settings)
+        boundary = Boundary(built.access)
+        server = GrpcServer(built.servicers, boundary, settings)
         await server.start()
         stack.push_async_callback(server.stop, GRACE)
-        face = HttpFace(built.connecting, _healthy(vault), base_url=settings.base_url)
+        rest = Rest(boundary, DESCRIPTORS, built.servicers.handlers())
+        face = HttpFace(built.connecting, _healthy(vault), base_url=settings.base_url, routes=rest.routes())
         await stack.enter_async_context(_http(face, settings))
         await stack.enter_async_context(_sweeping(built))
         stack.push_async_callback(server.drain)

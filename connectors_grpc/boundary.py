@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from connectors_grpc import logs, policy
 from connectors_grpc.access import Access
 from connectors_grpc.domain.records import ApiKey
-from connectors_grpc.errors import ConnectorsError, FieldViolation, Reason
+from connectors_grpc.errors import ConnectorsError, FieldViolation, Reason, VaultUnavailable
 from connectors_grpc.secret import Secret
 
 Answer = TypeVar("Answer")
@@ -32,6 +32,27 @@ CALLER: ContextVar[ApiKey] = ContextVar("caller")
 DEADLINE: ContextVar[float] = ContextVar("deadline")
 """Seconds since some epoch of time.monotonic, when the caller gives up."""
 LONGEST_CALL = 60.0
+
+FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WAIT = 0.1, 1.0, 20.0
+"""Seconds between tries while the Vault is away, and how long a call waits for it at most."""
+PATIENT = frozenset(
+    f"/connectors.v1.{name}"
+    for name in (
+        "TenantService/GetTenant",
+        "TenantService/ListTenants",
+        "TenantService/GetTenantStatus",
+        "TenantService/GetOperation",
+        "IntegrationService/GetIntegration",
+        "IntegrationService/ListIntegrations",
+        "CredentialService/GetCredential",
+        "CredentialService/ListCredentials",
+        "CredentialService/RefreshCredential",
+        "CredentialService/FetchAccessToken",
+        "ProxyService/Lease",
+        "AccessService/ListApiKeys",
+    )
+)
+"""RPCs that only read, or hand out: they may begin anew. A write's outcome may be unknown, and is for its caller to judge."""
 
 log = logs.get("rpc")
 
@@ -109,17 +130,28 @@ class Boundary:
         timeout: float | None,
         work: Callable[[], Awaitable[Answer]],
     ) -> Answer:
-        """One unary call, whole. Raises: ConnectorsError, and nothing else."""
+        """One unary call, whole. Raises: ConnectorsError, and nothing else.
+
+        A Vault that is away for a moment is waited for by calls that may safely begin anew, within their deadlines.
+        """
         began = time.monotonic()
         seconds = LONGEST_CALL if timeout is None else min(timeout, LONGEST_CALL)
         with _told(method) as line:
             async with asyncio.timeout(seconds):
-                admitted = await self._authenticate(key)
-                line.caller = admitted.id
-                self._check(self._rule(method, admitted), admitted, request)
-                CALLER.set(admitted)
                 DEADLINE.set(began + seconds)
-                return await work()
+                pause = FIRST_PAUSE
+                while True:
+                    try:
+                        admitted = await self._authenticate(key)
+                        line.caller = admitted.id
+                        self._check(self._rule(method, admitted), admitted, request)
+                        CALLER.set(admitted)
+                        return await work()
+                    except VaultUnavailable:
+                        if method not in PATIENT or time.monotonic() + pause > began + min(seconds * 0.8, LONGEST_WAIT):
+                            raise
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, LONGEST_PAUSE)
 
     async def stream(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from grpc_channelz.v1 import channelz
@@ -45,8 +46,8 @@ OPTIONS: Sequence[tuple[str, int | str]] = (
     ("grpc.keepalive_time_ms", 60 * 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10 * 1000),
 )
-SERVICES = tuple(
-    module.DESCRIPTOR.services_by_name[name].full_name
+DESCRIPTORS = tuple(
+    module.DESCRIPTOR.services_by_name[name]
     for module, name in (
         (tenant_service_pb2, "TenantService"),
         (integration_service_pb2, "IntegrationService"),
@@ -55,6 +56,7 @@ SERVICES = tuple(
         (access_service_pb2, "AccessService"),
     )
 )
+SERVICES = tuple(descriptor.full_name for descriptor in DESCRIPTORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,15 @@ class Servicers:
     credential: CredentialServicer
     proxy: ProxyServicer
     access: AccessServicer
+
+    def handlers(self) -> dict[str, Any]:
+        """Every method by its RPC path, for other doors to the same servicers."""
+        servicers = (self.tenant, self.integration, self.credential, self.proxy, self.access)
+        return {
+            f"/{descriptor.full_name}/{method.name}": getattr(servicer, method.name)
+            for descriptor, servicer in zip(DESCRIPTORS, servicers, strict=True)
+            for method in descriptor.methods
+        }
 
 
 class GrpcServer:

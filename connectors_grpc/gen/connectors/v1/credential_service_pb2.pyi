@@ -131,6 +131,8 @@ class Credential(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     NEXT_STEP_FIELD_NUMBER: _builtins.int
     STATE_DETAIL_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    MINTED_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Whose it is."""
     id: _builtins.str
@@ -148,7 +150,7 @@ class Credential(_message.Message):
     generation: _builtins.int
     """Counts the materials that were stored, from 1."""
     refreshable: _builtins.bool
-    """A refresh token is held."""
+    """Its tokens are renewed by themselves: a refresh token is held, or they are minted."""
     etag: _builtins.str
     """Changes with each write. Given in an update, it must be the current one."""
     next_step: _builtins.str
@@ -157,6 +159,10 @@ class Credential(_message.Message):
     """More on state_reason: `invalid_grant` (the provider refused the refresh token), `refresh_interrupted` (its answer was lost
     with the process that had asked). Empty: nothing more is known.
     """
+    account: _builtins.str
+    """Whose account it is at the provider, as its identity call says (`api.account_pointer`). Empty: not known."""
+    minted: _builtins.bool
+    """Tokens are minted from a `grant` material; no person takes part."""
     @_builtins.property
     def granted_scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes that the provider granted."""
@@ -212,10 +218,12 @@ class Credential(_message.Message):
         etag: _builtins.str = ...,
         next_step: _builtins.str = ...,
         state_detail: _builtins.str = ...,
+        account: _builtins.str = ...,
+        minted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "refresh_time", b"refresh_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_hosts", b"allowed_hosts", "create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "granted_scopes", b"granted_scopes", "id", b"id", "integration", b"integration", "kind", b"kind", "labels", b"labels", "missing_scopes", b"missing_scopes", "next_step", b"next_step", "refresh_time", b"refresh_time", "refreshable", b"refreshable", "state", b"state", "state_detail", b"state_detail", "state_reason", b"state_reason", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "allowed_hosts", b"allowed_hosts", "create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "granted_scopes", b"granted_scopes", "id", b"id", "integration", b"integration", "kind", b"kind", "labels", b"labels", "minted", b"minted", "missing_scopes", b"missing_scopes", "next_step", b"next_step", "refresh_time", b"refresh_time", "refreshable", b"refreshable", "state", b"state", "state_detail", b"state_detail", "state_reason", b"state_reason", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -232,6 +240,8 @@ class StartAuthorizationRequest(_message.Message):
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     REDIRECT_URI_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    ALLOW_ACCOUNT_CHANGE_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Whose credential it will be."""
     integration: _builtins.str
@@ -242,9 +252,17 @@ class StartAuthorizationRequest(_message.Message):
     """The platform's own page that the provider sends the person back to; it then calls CompleteAuthorization, and must bind
     `state` to the browser itself. https, or http on loopback. Unset: the server's own callback and its connect page.
     """
+    device: _builtins.bool
+    """Connect without a browser of ours (RFC 8628): `device` comes back, and CompleteAuthorization is called with `state`. Needs
+    `oauth.device_authorization_endpoint`; not with `redirect_uri`.
+    """
+    allow_account_change: _builtins.bool
+    """Let another account take the place of the one that is connected. Unset: ACCOUNT_MISMATCH, where accounts are known."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Scopes to ask for, up to 100. Unset: the definition's."""
+        """Scopes to ask for, up to 100. Unset: the definition's. Those that the credential was granted before are asked for again
+        besides, so that connecting again only adds.
+        """
 
     def __init__(
         self,
@@ -254,14 +272,52 @@ class StartAuthorizationRequest(_message.Message):
         credential: _builtins.str = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         redirect_uri: _builtins.str = ...,
+        device: _builtins.bool = ...,
+        allow_account_change: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "integration", b"integration", "redirect_uri", b"redirect_uri", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_account_change", b"allow_account_change", "credential", b"credential", "device", b"device", "integration", b"integration", "redirect_uri", b"redirect_uri", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StartAuthorizationRequest: _TypeAlias = StartAuthorizationRequest  # noqa: Y015
+
+@_typing.final
+class DeviceAuthorization(_message.Message):
+    """What to tell a person who connects by a device of theirs (RFC 8628 section 3.2)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_CODE_FIELD_NUMBER: _builtins.int
+    VERIFICATION_URI_FIELD_NUMBER: _builtins.int
+    VERIFICATION_URI_COMPLETE_FIELD_NUMBER: _builtins.int
+    POLL_INTERVAL_FIELD_NUMBER: _builtins.int
+    user_code: _builtins.str
+    """The code to type, as it is to be shown."""
+    verification_uri: _builtins.str
+    """Where to type it."""
+    verification_uri_complete: _builtins.str
+    """The same with the code in it, for a link or a QR code. Empty: the provider has none."""
+    @_builtins.property
+    def poll_interval(self) -> _duration_pb2.Duration:
+        """How long to wait between two calls of CompleteAuthorization."""
+
+    def __init__(
+        self,
+        *,
+        user_code: _builtins.str = ...,
+        verification_uri: _builtins.str = ...,
+        verification_uri_complete: _builtins.str = ...,
+        poll_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["poll_interval", b"poll_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["poll_interval", b"poll_interval", "user_code", b"user_code", "verification_uri", b"verification_uri", "verification_uri_complete", b"verification_uri_complete"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceAuthorization: _TypeAlias = DeviceAuthorization  # noqa: Y015
 
 @_typing.final
 class StartAuthorizationResponse(_message.Message):
@@ -272,13 +328,23 @@ class StartAuthorizationResponse(_message.Message):
     CONNECT_URL_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     connect_url: _builtins.str
-    """For a person's browser; used once. With `redirect_uri`: the provider's authorization URL itself."""
+    """For a person's browser; used once. With `redirect_uri`: the provider's authorization URL itself. With `device`: its
+    verification URI, complete where there is one.
+    """
     credential: _builtins.str
     """The credential's id."""
+    state: _builtins.str
+    """With `device`: what to call CompleteAuthorization with."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the link stops working."""
+
+    @_builtins.property
+    def device(self) -> Global___DeviceAuthorization:
+        """Set if `device` was asked for."""
 
     def __init__(
         self,
@@ -286,10 +352,12 @@ class StartAuthorizationResponse(_message.Message):
         connect_url: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         credential: _builtins.str = ...,
+        device: Global___DeviceAuthorization | None = ...,
+        state: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_url", b"connect_url", "credential", b"credential", "expire_time", b"expire_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_url", b"connect_url", "credential", b"credential", "device", b"device", "expire_time", b"expire_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,9 +374,9 @@ class CompleteAuthorizationRequest(_message.Message):
     ISS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     state: _builtins.str
-    """`state`, as it came."""
+    """`state`, as it came; of a device, as StartAuthorization gave it."""
     code: _builtins.str
-    """`code`, as it came. Unset: `error` is set."""
+    """`code`, as it came. Unset: `error` is set, or it is a device's."""
     iss: _builtins.str
     """`iss`, as it came (RFC 9207)."""
     error: _builtins.str
@@ -385,6 +453,7 @@ class StoreCredentialRequest(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     BASIC_FIELD_NUMBER: _builtins.int
     OAUTH_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
@@ -408,6 +477,10 @@ class StoreCredentialRequest(_message.Message):
         """OAuth tokens, `{access_token}`."""
 
     @_builtins.property
+    def grant(self) -> Global___GrantMaterial:
+        """What tokens are minted from, for an integration whose `oauth.grant` needs no person."""
+
+    @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels, as in Credential."""
 
@@ -420,14 +493,15 @@ class StoreCredentialRequest(_message.Message):
         api_key: Global___ApiKeyMaterial | None = ...,
         basic: Global___BasicMaterial | None = ...,
         oauth: Global___OAuthMaterial | None = ...,
+        grant: Global___GrantMaterial | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "material", b"material", "oauth", b"oauth"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "grant", b"grant", "material", b"material", "oauth", b"oauth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "credential", b"credential", "etag", b"etag", "integration", b"integration", "labels", b"labels", "material", b"material", "oauth", b"oauth", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "credential", b"credential", "etag", b"etag", "grant", b"grant", "integration", b"integration", "labels", b"labels", "material", b"material", "oauth", b"oauth", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_material: _TypeAlias = _typing.Literal["api_key", "basic", "oauth"]  # noqa: Y015
+    _WhichOneofReturnType_material: _TypeAlias = _typing.Literal["api_key", "basic", "oauth", "grant"]  # noqa: Y015
     _WhichOneofArgType_material: _TypeAlias = _typing.Literal["material", b"material"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_material) -> _WhichOneofReturnType_material | None: ...
 
@@ -544,6 +618,42 @@ class OAuthMaterial(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OAuthMaterial: _TypeAlias = OAuthMaterial  # noqa: Y015
+
+@_typing.final
+class GrantMaterial(_message.Message):
+    """What tokens are minted from. Which fields are needed, the integration's `oauth.grant` says; others are refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTALLATION_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    SUBJECT_TOKEN_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    installation_id: _builtins.str
+    """GITHUB_APP_INSTALLATION: the installation's number."""
+    subject: _builtins.str
+    """JWT_BEARER: whom the token is to act for, `{subject}` in `oauth.assertion_claims`."""
+    subject_token: _builtins.str
+    """TOKEN_EXCHANGE: the token to exchange."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Scopes to ask for, up to 100. Unset: the definition's."""
+
+    def __init__(
+        self,
+        *,
+        installation_id: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        subject_token: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["installation_id", b"installation_id", "scopes", b"scopes", "subject", b"subject", "subject_token", b"subject_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantMaterial: _TypeAlias = GrantMaterial  # noqa: Y015
 
 @_typing.final
 class StoreCredentialResponse(_message.Message):
@@ -766,7 +876,7 @@ class VerifyCredentialResponse(_message.Message):
     ACCEPTED_FIELD_NUMBER: _builtins.int
     HTTP_STATUS_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
-    """The provider accepted the credential."""
+    """The provider accepted the credential: a 2xx, and `api.ok_field` true where the definition names one."""
     http_status: _builtins.int
     """The status of the identity call."""
     def __init__(
@@ -845,9 +955,9 @@ class RevokeCredentialRequest(_message.Message):
     tenant: _builtins.str
     """Whose it is."""
     credential: _builtins.str
-    """Its id."""
+    """Its id. Unset: the integration's."""
     integration: _builtins.str
-    """If set, must be the credential's integration."""
+    """If set, must be the credential's integration. One of the two must be set."""
     def __init__(
         self,
         *,

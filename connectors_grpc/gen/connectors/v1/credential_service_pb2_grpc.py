@@ -92,7 +92,8 @@ class CredentialServiceServicer:
     """
 
     def StartAuthorization(self, request, context):
-        """Begins a connection: gives a one-time link for a person's browser, good for ten minutes.
+        """Begins a connection: gives a one-time link for a person's browser, good for ten minutes; with `device`, a code that the
+        person types at the provider. Connecting again replaces the credential in place, of the same account only.
 
         Caller: admin, or an operator of the tenant.
         Errors: TENANT_NOT_FOUND, INTEGRATION_NOT_FOUND, INTEGRATION_NOT_CONFIGURED, TENANT_SUSPENDED. Retry: safe (each call is a link of its own).
@@ -102,17 +103,20 @@ class CredentialServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteAuthorization(self, request, context):
-        """Ends a connection that was begun with `redirect_uri`, by what the provider sent there. Only the key that began it may.
+        """Ends a connection that was begun with `redirect_uri`, by what the provider sent there, or with `device`: then call it again
+        with `state` after the time in RetryInfo, until it is no longer AUTHORIZATION_PENDING. Only the key that began it may.
 
         Caller: admin, or an operator of the tenant.
-        Errors: FLOW_NOT_FOUND, AUTHORIZATION_REFUSED, OAUTH_CLIENT_REFUSED, PROVIDER_UNAVAILABLE. Retry: not safe, the code is used once.
+        Errors: FLOW_NOT_FOUND, AUTHORIZATION_REFUSED, AUTHORIZATION_PENDING, ACCOUNT_MISMATCH, OAUTH_CLIENT_REFUSED,
+        PROVIDER_UNAVAILABLE. Retry: not safe, the code is used once; safe after AUTHORIZATION_PENDING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StoreCredential(self, request, context):
-        """Stores an API key, a user name and password, or OAuth tokens obtained elsewhere. Replaces what is there.
+        """Stores an API key, a user name and password, OAuth tokens obtained elsewhere, or what tokens are minted from. Replaces what
+        is there.
 
         Caller: admin, or an operator of the tenant.
         Errors: TENANT_NOT_FOUND, INTEGRATION_NOT_FOUND, INVALID_FIELD, CONFLICT. Retry: safe.

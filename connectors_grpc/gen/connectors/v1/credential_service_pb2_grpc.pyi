@@ -34,19 +34,23 @@ class CredentialServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CredentialServiceAsyncStub: ...
     StartAuthorization: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.StartAuthorizationRequest, _credential_service_pb2.StartAuthorizationResponse]
-    """Begins a connection: gives a one-time link for a person's browser, good for ten minutes.
+    """Begins a connection: gives a one-time link for a person's browser, good for ten minutes; with `device`, a code that the
+    person types at the provider. Connecting again replaces the credential in place, of the same account only.
 
     Caller: admin, or an operator of the tenant.
     Errors: TENANT_NOT_FOUND, INTEGRATION_NOT_FOUND, INTEGRATION_NOT_CONFIGURED, TENANT_SUSPENDED. Retry: safe (each call is a link of its own).
     """
     CompleteAuthorization: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.CompleteAuthorizationRequest, _credential_service_pb2.CompleteAuthorizationResponse]
-    """Ends a connection that was begun with `redirect_uri`, by what the provider sent there. Only the key that began it may.
+    """Ends a connection that was begun with `redirect_uri`, by what the provider sent there, or with `device`: then call it again
+    with `state` after the time in RetryInfo, until it is no longer AUTHORIZATION_PENDING. Only the key that began it may.
 
     Caller: admin, or an operator of the tenant.
-    Errors: FLOW_NOT_FOUND, AUTHORIZATION_REFUSED, OAUTH_CLIENT_REFUSED, PROVIDER_UNAVAILABLE. Retry: not safe, the code is used once.
+    Errors: FLOW_NOT_FOUND, AUTHORIZATION_REFUSED, AUTHORIZATION_PENDING, ACCOUNT_MISMATCH, OAUTH_CLIENT_REFUSED,
+    PROVIDER_UNAVAILABLE. Retry: not safe, the code is used once; safe after AUTHORIZATION_PENDING.
     """
     StoreCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.StoreCredentialRequest, _credential_service_pb2.StoreCredentialResponse]
-    """Stores an API key, a user name and password, or OAuth tokens obtained elsewhere. Replaces what is there.
+    """Stores an API key, a user name and password, OAuth tokens obtained elsewhere, or what tokens are minted from. Replaces what
+    is there.
 
     Caller: admin, or an operator of the tenant.
     Errors: TENANT_NOT_FOUND, INTEGRATION_NOT_FOUND, INVALID_FIELD, CONFLICT. Retry: safe.
@@ -100,19 +104,23 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartAuthorization: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.StartAuthorizationRequest, _credential_service_pb2.StartAuthorizationResponse]  # type: ignore[assignment]
-    """Begins a connection: gives a one-time link for a person's browser, good for ten minutes.
+    """Begins a connection: gives a one-time link for a person's browser, good for ten minutes; with `device`, a code that the
+    person types at the provider. Connecting again replaces the credential in place, of the same account only.
 
     Caller: admin, or an operator of the tenant.
     Errors: TENANT_NOT_FOUND, INTEGRATION_NOT_FOUND, INTEGRATION_NOT_CONFIGURED, TENANT_SUSPENDED. Retry: safe (each call is a link of its own).
     """
     CompleteAuthorization: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.CompleteAuthorizationRequest, _credential_service_pb2.CompleteAuthorizationResponse]  # type: ignore[assignment]
-    """Ends a connection that was begun with `redirect_uri`, by what the provider sent there. Only the key that began it may.
+    """Ends a connection that was begun with `redirect_uri`, by what the provider sent there, or with `device`: then call it again
+    with `state` after the time in RetryInfo, until it is no longer AUTHORIZATION_PENDING. Only the key that began it may.
 
     Caller: admin, or an operator of the tenant.
-    Errors: FLOW_NOT_FOUND, AUTHORIZATION_REFUSED, OAUTH_CLIENT_REFUSED, PROVIDER_UNAVAILABLE. Retry: not safe, the code is used once.
+    Errors: FLOW_NOT_FOUND, AUTHORIZATION_REFUSED, AUTHORIZATION_PENDING, ACCOUNT_MISMATCH, OAUTH_CLIENT_REFUSED,
+    PROVIDER_UNAVAILABLE. Retry: not safe, the code is used once; safe after AUTHORIZATION_PENDING.
     """
     StoreCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.StoreCredentialRequest, _credential_service_pb2.StoreCredentialResponse]  # type: ignore[assignment]
-    """Stores an API key, a user name and password, or OAuth tokens obtained elsewhere. Replaces what is there.
+    """Stores an API key, a user name and password, OAuth tokens obtained elsewhere, or what tokens are minted from. Replaces what
+    is there.
 
     Caller: admin, or an operator of the tenant.
     Errors: TENANT_NOT_FOUND, INTEGRATION_NOT_FOUND, INVALID_FIELD, CONFLICT. Retry: safe.
@@ -169,7 +177,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.StartAuthorizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_service_pb2.StartAuthorizationResponse, _abc.Awaitable[_credential_service_pb2.StartAuthorizationResponse]]:
-        """Begins a connection: gives a one-time link for a person's browser, good for ten minutes.
+        """Begins a connection: gives a one-time link for a person's browser, good for ten minutes; with `device`, a code that the
+        person types at the provider. Connecting again replaces the credential in place, of the same account only.
 
         Caller: admin, or an operator of the tenant.
         Errors: TENANT_NOT_FOUND, INTEGRATION_NOT_FOUND, INTEGRATION_NOT_CONFIGURED, TENANT_SUSPENDED. Retry: safe (each call is a link of its own).
@@ -181,10 +190,12 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.CompleteAuthorizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_service_pb2.CompleteAuthorizationResponse, _abc.Awaitable[_credential_service_pb2.CompleteAuthorizationResponse]]:
-        """Ends a connection that was begun with `redirect_uri`, by what the provider sent there. Only the key that began it may.
+        """Ends a connection that was begun with `redirect_uri`, by what the provider sent there, or with `device`: then call it again
+        with `state` after the time in RetryInfo, until it is no longer AUTHORIZATION_PENDING. Only the key that began it may.
 
         Caller: admin, or an operator of the tenant.
-        Errors: FLOW_NOT_FOUND, AUTHORIZATION_REFUSED, OAUTH_CLIENT_REFUSED, PROVIDER_UNAVAILABLE. Retry: not safe, the code is used once.
+        Errors: FLOW_NOT_FOUND, AUTHORIZATION_REFUSED, AUTHORIZATION_PENDING, ACCOUNT_MISMATCH, OAUTH_CLIENT_REFUSED,
+        PROVIDER_UNAVAILABLE. Retry: not safe, the code is used once; safe after AUTHORIZATION_PENDING.
         """
 
     @_abc_1.abstractmethod
@@ -193,7 +204,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.StoreCredentialRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_service_pb2.StoreCredentialResponse, _abc.Awaitable[_credential_service_pb2.StoreCredentialResponse]]:
-        """Stores an API key, a user name and password, or OAuth tokens obtained elsewhere. Replaces what is there.
+        """Stores an API key, a user name and password, OAuth tokens obtained elsewhere, or what tokens are minted from. Replaces what
+        is there.
 
         Caller: admin, or an operator of the tenant.
         Errors: TENANT_NOT_FOUND, INTEGRATION_NOT_FOUND, INVALID_FIELD, CONFLICT. Retry: safe.

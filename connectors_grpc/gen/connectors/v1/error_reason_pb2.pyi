@@ -189,6 +189,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND. There is no such operation in the caller's scope; they are kept for a day.
     Example: GetOperation with a mistyped id.
     """
+    ERROR_REASON_AUTHORIZATION_PENDING: _ErrorReason.ValueType  # 42
+    """UNAVAILABLE. The person has not consented on their device yet; RetryInfo says when to ask again.
+    Example: CompleteAuthorization a second after StartAuthorization with `device`.
+    """
+    ERROR_REASON_ACCOUNT_MISMATCH: _ErrorReason.ValueType  # 43
+    """FAILED_PRECONDITION. The person consented with another account than the credential's. Nothing was changed.
+    Example: a reconnect while logged in at the provider as somebody else.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: the `reason` of the one google.rpc.ErrorInfo that every error carries, with domain `connectors`.
@@ -363,5 +371,13 @@ Example: DeleteIntegration while a tenant has a credential of it.
 ERROR_REASON_OPERATION_NOT_FOUND: ErrorReason.ValueType  # 41
 """NOT_FOUND. There is no such operation in the caller's scope; they are kept for a day.
 Example: GetOperation with a mistyped id.
+"""
+ERROR_REASON_AUTHORIZATION_PENDING: ErrorReason.ValueType  # 42
+"""UNAVAILABLE. The person has not consented on their device yet; RetryInfo says when to ask again.
+Example: CompleteAuthorization a second after StartAuthorization with `device`.
+"""
+ERROR_REASON_ACCOUNT_MISMATCH: ErrorReason.ValueType  # 43
+"""FAILED_PRECONDITION. The person consented with another account than the credential's. Nothing was changed.
+Example: a reconnect while logged in at the provider as somebody else.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

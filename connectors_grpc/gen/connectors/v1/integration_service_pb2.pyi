@@ -23,6 +23,76 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Grant:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GrantEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Grant.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GRANT_UNSPECIFIED: _Grant.ValueType  # 0
+    """Same as AUTHORIZATION_CODE."""
+    GRANT_AUTHORIZATION_CODE: _Grant.ValueType  # 1
+    """A person consents, in a browser or on a device of theirs (RFC 6749 section 4.1, RFC 8628)."""
+    GRANT_CLIENT_CREDENTIALS: _Grant.ValueType  # 2
+    """The client's own access (RFC 6749 section 4.4)."""
+    GRANT_JWT_BEARER: _Grant.ValueType  # 3
+    """A JWT signed with the client's key (RFC 7523 section 2.1), of Google service accounts for one."""
+    GRANT_TOKEN_EXCHANGE: _Grant.ValueType  # 4
+    """The tenant's `subject_token` is exchanged (RFC 8693)."""
+    GRANT_GITHUB_APP_INSTALLATION: _Grant.ValueType  # 5
+    """A GitHub App's installation tokens: a JWT signed with the app's key (RS256, `iss` is `client_id`, ten minutes at most) is
+    posted to `{token_endpoint}/{installation_id}/access_tokens`.
+    """
+
+class Grant(_Grant, metaclass=_GrantEnumTypeWrapper):
+    """How tokens are obtained. But for AUTHORIZATION_CODE, no person is needed: a tenant stores a `grant` material once
+    (StoreCredential), and tokens are minted on first use and again when they are due.
+    """
+
+GRANT_UNSPECIFIED: Grant.ValueType  # 0
+"""Same as AUTHORIZATION_CODE."""
+GRANT_AUTHORIZATION_CODE: Grant.ValueType  # 1
+"""A person consents, in a browser or on a device of theirs (RFC 6749 section 4.1, RFC 8628)."""
+GRANT_CLIENT_CREDENTIALS: Grant.ValueType  # 2
+"""The client's own access (RFC 6749 section 4.4)."""
+GRANT_JWT_BEARER: Grant.ValueType  # 3
+"""A JWT signed with the client's key (RFC 7523 section 2.1), of Google service accounts for one."""
+GRANT_TOKEN_EXCHANGE: Grant.ValueType  # 4
+"""The tenant's `subject_token` is exchanged (RFC 8693)."""
+GRANT_GITHUB_APP_INSTALLATION: Grant.ValueType  # 5
+"""A GitHub App's installation tokens: a JWT signed with the app's key (RS256, `iss` is `client_id`, ten minutes at most) is
+posted to `{token_endpoint}/{installation_id}/access_tokens`.
+"""
+Global___Grant: _TypeAlias = Grant  # noqa: Y015
+
+class _SigningAlgorithm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SigningAlgorithmEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SigningAlgorithm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIGNING_ALGORITHM_UNSPECIFIED: _SigningAlgorithm.ValueType  # 0
+    """By the key: RS256 for RSA, ES256 for P-256."""
+    SIGNING_ALGORITHM_RS256: _SigningAlgorithm.ValueType  # 1
+    """RSASSA-PKCS1-v1_5 with SHA-256."""
+    SIGNING_ALGORITHM_PS256: _SigningAlgorithm.ValueType  # 2
+    """RSASSA-PSS with SHA-256."""
+    SIGNING_ALGORITHM_ES256: _SigningAlgorithm.ValueType  # 3
+    """ECDSA on P-256 with SHA-256."""
+
+class SigningAlgorithm(_SigningAlgorithm, metaclass=_SigningAlgorithmEnumTypeWrapper):
+    """How assertions are signed (RFC 7518 section 3.1)."""
+
+SIGNING_ALGORITHM_UNSPECIFIED: SigningAlgorithm.ValueType  # 0
+"""By the key: RS256 for RSA, ES256 for P-256."""
+SIGNING_ALGORITHM_RS256: SigningAlgorithm.ValueType  # 1
+"""RSASSA-PKCS1-v1_5 with SHA-256."""
+SIGNING_ALGORITHM_PS256: SigningAlgorithm.ValueType  # 2
+"""RSASSA-PSS with SHA-256."""
+SIGNING_ALGORITHM_ES256: SigningAlgorithm.ValueType  # 3
+"""ECDSA on P-256 with SHA-256."""
+Global___SigningAlgorithm: _TypeAlias = SigningAlgorithm  # noqa: Y015
+
 class _ClientAuthentication:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -37,6 +107,8 @@ class _ClientAuthenticationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     """`client_id` and `client_secret` in the body."""
     CLIENT_AUTHENTICATION_NONE: _ClientAuthentication.ValueType  # 3
     """A public client: `client_id` in the body, no secret."""
+    CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT: _ClientAuthentication.ValueType  # 4
+    """A signed assertion (RFC 7523 section 2.2), good for five minutes at most and used once; `client_secret` is the private key."""
 
 class ClientAuthentication(_ClientAuthentication, metaclass=_ClientAuthenticationEnumTypeWrapper):
     """How the client proves itself at the token endpoint (RFC 6749 section 2.3.1)."""
@@ -49,6 +121,8 @@ CLIENT_AUTHENTICATION_POST: ClientAuthentication.ValueType  # 2
 """`client_id` and `client_secret` in the body."""
 CLIENT_AUTHENTICATION_NONE: ClientAuthentication.ValueType  # 3
 """A public client: `client_id` in the body, no secret."""
+CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT: ClientAuthentication.ValueType  # 4
+"""A signed assertion (RFC 7523 section 2.2), good for five minutes at most and used once; `client_secret` is the private key."""
 Global___ClientAuthentication: _TypeAlias = ClientAuthentication  # noqa: Y015
 
 class _TokenRequestFormat:
@@ -207,22 +281,41 @@ class OAuthClient(_message.Message):
     CLIENT_ID_FIELD_NUMBER: _builtins.int
     CLIENT_SECRET_FIELD_NUMBER: _builtins.int
     CLIENT_SECRET_SET_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRETS_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_COUNT_FIELD_NUMBER: _builtins.int
     client_id: _builtins.str
     """`client_id`, 1 to 512 visible characters."""
     client_secret: _builtins.str
-    """`client_secret`, up to 4,096 visible characters. Kept encrypted, never sent back."""
+    """`client_secret`, up to 4,096 ASCII characters; where the definition signs assertions, a private key instead (RSA of 2,048
+    bits or more, or P-256) as PEM or JWK, not encrypted, up to 8,192 characters. Kept encrypted, never sent back.
+    """
     client_secret_set: _builtins.bool
     """A secret is stored."""
+    key_id: _builtins.str
+    """`kid` of the private key in assertions, up to 256 visible characters. A key given as JWK has its own. Unset: none."""
+    client_secret_count: _builtins.int
+    """How many secrets are stored."""
+    @_builtins.property
+    def client_secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Up to three more, as `client_secret`, to rotate without downtime. Where the provider refuses `client_secret`, these are
+        tried in this order within the same call; the one that it took comes first from then on, until the server starts again or
+        the client changes. To rotate: put the new secret first and the old one here, then take the old one out.
+        """
+
     def __init__(
         self,
         *,
         client_id: _builtins.str = ...,
         client_secret: _builtins.str = ...,
         client_secret_set: _builtins.bool = ...,
+        client_secrets: _abc.Iterable[_builtins.str] | None = ...,
+        key_id: _builtins.str = ...,
+        client_secret_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_secret", b"client_secret", "client_secret_set", b"client_secret_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_secret", b"client_secret", "client_secret_count", b"client_secret_count", "client_secret_set", b"client_secret_set", "client_secrets", b"client_secrets", "key_id", b"key_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +367,26 @@ class OAuth(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class AssertionClaimsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     AUTHORIZATION_ENDPOINT_FIELD_NUMBER: _builtins.int
     TOKEN_ENDPOINT_FIELD_NUMBER: _builtins.int
     REFRESH_ENDPOINT_FIELD_NUMBER: _builtins.int
@@ -291,8 +404,18 @@ class OAuth(_message.Message):
     REFRESH_ENDS_ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
     DEFAULT_ACCESS_TOKEN_TTL_FIELD_NUMBER: _builtins.int
     REFRESH_TOKEN_IDLE_TTL_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    DEVICE_AUTHORIZATION_ENDPOINT_FIELD_NUMBER: _builtins.int
+    PUSHED_AUTHORIZATION_REQUEST_ENDPOINT_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    SIGNING_ALGORITHM_FIELD_NUMBER: _builtins.int
+    ASSERTION_AUDIENCE_FIELD_NUMBER: _builtins.int
+    ASSERTION_CLAIMS_FIELD_NUMBER: _builtins.int
+    SUBJECT_TOKEN_TYPE_FIELD_NUMBER: _builtins.int
     authorization_endpoint: _builtins.str
-    """Where the person consents (RFC 6749 section 3.1)."""
+    """Where the person consents (RFC 6749 section 3.1). Needed for the grant AUTHORIZATION_CODE, unless
+    `device_authorization_endpoint` is set.
+    """
     token_endpoint: _builtins.str
     """Where codes are exchanged (section 3.2)."""
     refresh_endpoint: _builtins.str
@@ -315,6 +438,18 @@ class OAuth(_message.Message):
     """What becomes of a used refresh token. Unset: AT_ONCE."""
     refresh_ends_access_token: _builtins.bool
     """A refresh ends the old access token at once."""
+    grant: Global___Grant.ValueType
+    """How tokens are obtained. Unset: AUTHORIZATION_CODE."""
+    device_authorization_endpoint: _builtins.str
+    """Where codes for devices are given (RFC 8628). Unset: StartAuthorization takes no `device`."""
+    pushed_authorization_request_endpoint: _builtins.str
+    """Where authorization requests are pushed (RFC 9126). Unset: the browser carries them."""
+    signing_algorithm: Global___SigningAlgorithm.ValueType
+    """How assertions are signed, for PRIVATE_KEY_JWT, JWT_BEARER and GITHUB_APP_INSTALLATION. Unset: by the key."""
+    assertion_audience: _builtins.str
+    """`aud` of assertions: the issuer, for some providers. Unset: the token endpoint."""
+    subject_token_type: _builtins.str
+    """TOKEN_EXCHANGE's `subject_token_type`. Unset: `urn:ietf:params:oauth:token-type:access_token`."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Asked for when StartAuthorization names none."""
@@ -334,6 +469,16 @@ class OAuth(_message.Message):
     @_builtins.property
     def refresh_token_idle_ttl(self) -> _duration_pb2.Duration:
         """How long an unused refresh token lives. Unset: not known."""
+
+    @_builtins.property
+    def resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`resource` in authorization and token requests (RFC 8707), up to 32 absolute URIs."""
+
+    @_builtins.property
+    def assertion_claims(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """JWT_BEARER's claims as templates of `{client_id}`, `{subject}` and `{scope}`; `aud`, `iat`, `exp` and `jti` are set by the
+        server. Unset: `iss` of `{client_id}` and `sub` of `{subject}`.
+        """
 
     def __init__(
         self,
@@ -355,10 +500,18 @@ class OAuth(_message.Message):
         refresh_ends_access_token: _builtins.bool = ...,
         default_access_token_ttl: _duration_pb2.Duration | None = ...,
         refresh_token_idle_ttl: _duration_pb2.Duration | None = ...,
+        grant: Global___Grant.ValueType = ...,
+        device_authorization_endpoint: _builtins.str = ...,
+        pushed_authorization_request_endpoint: _builtins.str = ...,
+        resources: _abc.Iterable[_builtins.str] | None = ...,
+        signing_algorithm: Global___SigningAlgorithm.ValueType = ...,
+        assertion_audience: _builtins.str = ...,
+        assertion_claims: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        subject_token_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_access_token_ttl", b"default_access_token_ttl", "refresh_token_idle_ttl", b"refresh_token_idle_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "authorization_parameters", b"authorization_parameters", "client_authentication", b"client_authentication", "default_access_token_ttl", b"default_access_token_ttl", "iss_required", b"iss_required", "issuer", b"issuer", "pkce_disabled", b"pkce_disabled", "refresh_endpoint", b"refresh_endpoint", "refresh_ends_access_token", b"refresh_ends_access_token", "refresh_rotation", b"refresh_rotation", "refresh_token_idle_ttl", b"refresh_token_idle_ttl", "revocation_endpoint", b"revocation_endpoint", "scope_separator", b"scope_separator", "scopes", b"scopes", "token_endpoint", b"token_endpoint", "token_parameters", b"token_parameters", "token_request_format", b"token_request_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertion_audience", b"assertion_audience", "assertion_claims", b"assertion_claims", "authorization_endpoint", b"authorization_endpoint", "authorization_parameters", b"authorization_parameters", "client_authentication", b"client_authentication", "default_access_token_ttl", b"default_access_token_ttl", "device_authorization_endpoint", b"device_authorization_endpoint", "grant", b"grant", "iss_required", b"iss_required", "issuer", b"issuer", "pkce_disabled", b"pkce_disabled", "pushed_authorization_request_endpoint", b"pushed_authorization_request_endpoint", "refresh_endpoint", b"refresh_endpoint", "refresh_ends_access_token", b"refresh_ends_access_token", "refresh_rotation", b"refresh_rotation", "refresh_token_idle_ttl", b"refresh_token_idle_ttl", "resources", b"resources", "revocation_endpoint", b"revocation_endpoint", "scope_separator", b"scope_separator", "scopes", b"scopes", "signing_algorithm", b"signing_algorithm", "subject_token_type", b"subject_token_type", "token_endpoint", b"token_endpoint", "token_parameters", b"token_parameters", "token_request_format", b"token_request_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -396,12 +549,22 @@ class Api(_message.Message):
     DEFAULT_HEADERS_FIELD_NUMBER: _builtins.int
     IDENTITY_PATH_FIELD_NUMBER: _builtins.int
     PASS_COOKIES_FIELD_NUMBER: _builtins.int
+    ACCOUNT_POINTER_FIELD_NUMBER: _builtins.int
+    OK_FIELD_FIELD_NUMBER: _builtins.int
     base_url: _builtins.str
     """Where calls go: scheme, host and an optional path prefix, without query or trailing slash."""
     identity_path: _builtins.str
     """A cheap GET that says whose credential it is. Unset: VerifyCredential can't."""
     pass_cookies: _builtins.bool
     """Pass cookies in both directions. Unset: they are stripped."""
+    account_pointer: _builtins.str
+    """Where the identity call's answer says whose account it is: a JSON pointer (RFC 6901, `/user/id`) to a text or number.
+    Needs `identity_path`. Unset: a reconnect may change the account unnoticed.
+    """
+    ok_field: _builtins.str
+    """A top-level member of the identity call's answer that must be true, whatever the status (`ok`, of Slack). Needs
+    `identity_path`. Unset: the status alone counts.
+    """
     @_builtins.property
     def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hosts besides the base URL's that the credential may go to (`uploads.github.com`), exact names."""
@@ -423,10 +586,12 @@ class Api(_message.Message):
         default_headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         identity_path: _builtins.str = ...,
         pass_cookies: _builtins.bool = ...,
+        account_pointer: _builtins.str = ...,
+        ok_field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_hosts", b"allowed_hosts", "base_url", b"base_url", "default_headers", b"default_headers", "identity_path", b"identity_path", "pass_cookies", b"pass_cookies", "placement", b"placement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_pointer", b"account_pointer", "allowed_hosts", b"allowed_hosts", "base_url", b"base_url", "default_headers", b"default_headers", "identity_path", b"identity_path", "ok_field", b"ok_field", "pass_cookies", b"pass_cookies", "placement", b"placement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
