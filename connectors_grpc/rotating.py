@@ -13,17 +13,17 @@ repeated, by another replica too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from connectors_grpc.domain.ids import TenantId, TenantUid
 from connectors_grpc.domain.operation import Operation, Rotation
 from connectors_grpc.domain.records import ApiKey, TenantState
 from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason, Undecipherable, VaultUnavailable
-from connectors_grpc.grammar import MAX_BATCH_SIZE, sealed_version
+from connectors_grpc.grammar import MAX_BATCH, MAX_BATCH_SIZE, sealed_version
 from connectors_grpc.integrations import PLATFORM_KEY
 from connectors_grpc.operations import Operations, Run
-from connectors_grpc.ports import Audit, Ciphers, Clock, Documents
+from connectors_grpc.ports import Audit, Ciphers, Clock, Documents, Sealed
 from connectors_grpc.several import several
 from connectors_grpc.shelves import ClientShelf, CredentialShelf, Shelf, Slot
 from connectors_grpc.tenants import Tenants
@@ -158,7 +158,7 @@ class Rotating:
         async for page in shelf.pages():
             try:
                 async with asyncio.timeout(STEP):
-                    await self._page(ciphers, shelf.key, page, before.to_version, found)
+                    await self._page(ciphers, shelf, page, before.to_version, found)
             except TimeoutError:
                 raise VaultUnavailable from None
             rotation = replace(
@@ -171,52 +171,57 @@ class Rotating:
             run.note(work=rotation, items_done=max(found.seen, run.operation.items_done), items_total=total)
         return found.old
 
-    async def _page(self, ciphers: Ciphers, key: str, page: Sequence[Slot], goal: int, found: Pass) -> None:
+    async def _page(self, ciphers: Ciphers, shelf: Shelf, page: Sequence[Slot], goal: int, found: Pass) -> None:
         found.seen += len(page)
-        old = [slot for slot in page if sealed_version(slot.sealed.ciphertext) < goal]
-        for batch in _batches(old):
-            rewrapped = await ciphers.rewrap(key, [slot.sealed for slot in batch])
+        old = {slot.path: [item for item in slot.sealed if sealed_version(item.ciphertext) < goal] for slot in page}
+        rewrapped: dict[Sealed, str | None] = {}
+        for batch in _batches([item for items in old.values() for item in items]):
+            rewrapped |= zip(batch, await ciphers.rewrap(shelf.key, batch), strict=True)
 
-            async def put(at: int, batch: Sequence[Slot] = batch, rewrapped: Sequence[str | None] = rewrapped) -> None:
-                await self._put(ciphers, key, batch[at], rewrapped[at], found)
+        async def put(slot: Slot) -> None:
+            await self._put(ciphers, shelf, slot, {item: rewrapped[item] for item in old[slot.path]}, found)
 
-            await several(put, range(len(batch)))
+        await several(put, [slot for slot in page if old[slot.path]])
 
-    async def _put(self, ciphers: Ciphers, key: str, slot: Slot, ciphertext: str | None, found: Pass) -> None:
-        if ciphertext is None:
-            if await _opens(ciphers, key, slot):
-                found.old += 1
-            else:
-                found.unreadable.append(slot.name)
+    @staticmethod
+    async def _put(
+        ciphers: Ciphers, shelf: Shelf, slot: Slot, rewrapped: Mapping[Sealed, str | None], found: Pass
+    ) -> None:
+        news = {item.ciphertext: new for item, new in rewrapped.items() if new is not None}
+        failed = [item for item, new in rewrapped.items() if new is None]
+        stubborn = [item for item in failed if await _opens(ciphers, shelf.key, item)]
+        if len(failed) > len(stubborn):
+            found.unreadable.append(slot.name)
+        if not news and not stubborn:
             return
         found.old += 1
-        documents = self._records if slot.inside else self._secrets
+        if not news:
+            return
         try:
-            await documents.write(slot.path, slot.holding(ciphertext), cas=slot.document.version)
+            await shelf.documents.write(slot.path, slot.holding(news), cas=slot.document.version)
         except Conflict:
             return  # somebody wrote meanwhile: it is looked at again
-        found.rewrapped += 1
+        found.rewrapped += len(news)
 
 
-async def _opens(ciphers: Ciphers, key: str, slot: Slot) -> bool:
+async def _opens(ciphers: Ciphers, key: str, item: Sealed) -> bool:
     try:
-        await ciphers.decrypt(key, slot.sealed.context, slot.sealed.ciphertext)
+        await ciphers.decrypt(key, item.context, item.ciphertext)
     except Undecipherable:
         return False
     return True
 
 
-def _batches(slots: Sequence[Slot]) -> Iterator[Sequence[Slot]]:
-    """As the port takes them: a page is never too many, but may be too large."""
-    batch: list[Slot] = []
+def _batches(items: Sequence[Sealed]) -> Iterator[Sequence[Sealed]]:
+    """As the port takes them."""
+    batch: list[Sealed] = []
     size = 0
-    for slot in slots:
-        length = len(slot.sealed.ciphertext)
-        if batch and size + length > MAX_BATCH_SIZE:
+    for item in items:
+        if batch and (size + len(item.ciphertext) > MAX_BATCH_SIZE or len(batch) == MAX_BATCH):
             yield batch
             batch, size = [], 0
-        batch.append(slot)
-        size += length
+        batch.append(item)
+        size += len(item.ciphertext)
     if batch:
         yield batch
 

@@ -2,11 +2,12 @@
 
 A tenant's key seals its credentials, and the data keys that refreshes under way may have sealed their answers with on a
 replica's disk. The platform's key seals OAuth clients' secrets, and the PKCE verifiers of connections that people have begun.
+Whoever seals something new by either key gives it a place here, or a rotation makes it unreadable: a test lists who may.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -19,7 +20,7 @@ from connectors_grpc.domain.ids import CredentialId
 from connectors_grpc.domain.records import Tenant
 from connectors_grpc.grammar import sealed_version
 from connectors_grpc.integrations import PLATFORM_KEY
-from connectors_grpc.ports import Clock, Document, Documents, Json, Sealed
+from connectors_grpc.ports import Clock, Document, Documents, Json, JsonValue, Sealed
 from connectors_grpc.several import several
 
 PAGE = 100
@@ -29,28 +30,24 @@ SKEW = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One document with a ciphertext in it, as read. `inside` is the object around it, empty for the document itself."""
+    """One document, as read, with the ciphertexts that stand in its field `inside`, at any depth."""
 
     name: str
     path: str
     document: Document
     inside: str
-    sealed: Sealed
+    sealed: tuple[Sealed, ...]
 
-    def holding(self, ciphertext: str) -> Json:
-        """The document with another ciphertext."""
-        data = self.document.data
-        if not self.inside:
-            return {**data, "ciphertext": ciphertext}
-        around = data[self.inside]
-        assert isinstance(around, dict)
-        return {**data, self.inside: {**around, "ciphertext": ciphertext}}
+    def holding(self, rewrapped: Mapping[str, str]) -> Json:
+        """The document with other ciphertexts in place of these."""
+        return {**self.document.data, self.inside: _exchanged(self.document.data[self.inside], rewrapped)}
 
 
 class Shelf(Protocol):
     """Everything under one key."""
 
     key: str
+    documents: Documents
 
     def pages(self) -> AsyncIterator[Sequence[Slot]]:
         """All of it, up to 100 at a time; what is written meanwhile may be missing. Raises: VaultUnavailable."""
@@ -99,6 +96,7 @@ class CredentialShelf:
 
     def __init__(self, tenant: Tenant, secrets: Documents, records: Documents, clock: Clock) -> None:
         self.key: str = tenant.id
+        self.documents = secrets
         self._tenant = tenant
         self._folder = Folder(secrets, tenant.id)
         self._records = records
@@ -116,7 +114,7 @@ class CredentialShelf:
         if document.data.get("tenant_uid") != self._tenant.uid or ciphertext == "":
             return None
         sealed = Sealed(binding(self._tenant, CredentialId(name)), ciphertext if isinstance(ciphertext, str) else "")
-        return Slot(name, f"{self._tenant.id}/{name}", document, "", sealed)
+        return Slot(name, f"{self._tenant.id}/{name}", document, "ciphertext", (sealed,))
 
     async def count(self) -> int:
         """See Shelf."""
@@ -163,6 +161,7 @@ class ClientShelf:
 
     def __init__(self, records: Documents, clock: Clock, to_version: int) -> None:
         self.key = PLATFORM_KEY
+        self.documents = records
         self._integrations = Folder(records, "integrations")
         self._clients = Folder(records, "clients")
         self._flows = Folder(records, "flows")
@@ -189,20 +188,42 @@ class ClientShelf:
         """See Shelf. A flow is used up by compare-and-set: writing over it would take it from the person who is in it."""
         async for page in self._flows.pages():
             for _, document in page:
-                try:
-                    flow = codec.load(Flow, document.data)
-                except codec.RecordMalformed:
-                    continue
-                pending = flow.expire_time + SKEW > self._clock.now()
-                if pending and flow.verifier and sealed_version(flow.verifier) < self._to_version:
+                old = any(sealed_version(text) < self._to_version for text in sealed_texts(document.data))
+                if old and self._pending(document):
                     return True
         return False
 
+    def _pending(self, document: Document) -> bool:
+        try:
+            return codec.load(Flow, document.data).expire_time + SKEW > self._clock.now()
+        except codec.RecordMalformed:
+            return True  # whatever it is, the sweep knows, and removes it when it is over
+
 
 def _client_slot(path: str, document: Document, context: str) -> Slot | None:
-    client = document.data.get("client")
-    ciphertext = client.get("ciphertext", "") if isinstance(client, dict) else ""
-    if ciphertext == "":
-        return None
-    sealed = Sealed(context.encode(), ciphertext if isinstance(ciphertext, str) else "")
-    return Slot(path, path, document, "client", sealed)
+    texts = dict.fromkeys(sealed_texts(document.data.get("client")))
+    sealed = tuple(Sealed(context.encode(), text) for text in texts)
+    return Slot(path, path, document, "client", sealed) if sealed else None
+
+
+def sealed_texts(value: JsonValue) -> Iterator[str]:
+    """Every ciphertext that stands in a document, at any depth."""
+    if isinstance(value, str):
+        if sealed_version(value):
+            yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from sealed_texts(item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from sealed_texts(item)
+
+
+def _exchanged(value: JsonValue, by: Mapping[str, str]) -> JsonValue:
+    if isinstance(value, str):
+        return by.get(value, value)
+    if isinstance(value, Mapping):
+        return {name: _exchanged(item, by) for name, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_exchanged(item, by) for item in value]
+    return value
