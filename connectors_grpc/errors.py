@@ -70,6 +70,8 @@ class Reason(StrEnum):
     PATH_NOT_ALLOWED = "PATH_NOT_ALLOWED"
     IN_USE = "IN_USE"
     OPERATION_NOT_FOUND = "OPERATION_NOT_FOUND"
+    AUTHORIZATION_PENDING = "AUTHORIZATION_PENDING"
+    ACCOUNT_MISMATCH = "ACCOUNT_MISMATCH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,14 @@ MEANING: Mapping[Reason, Meaning] = {
         Code.FAILED_PRECONDITION, 403, "The path is an OAuth endpoint of the provider, which is never called this way."
     ),
     _R.IN_USE: _M(Code.FAILED_PRECONDITION, 409, "Others use it: remove those first."),
+    _R.AUTHORIZATION_PENDING: _M(
+        Code.UNAVAILABLE, 503, "The person has not consented yet: ask again after the time that is given."
+    ),
+    _R.ACCOUNT_MISMATCH: _M(
+        Code.FAILED_PRECONDITION,
+        409,
+        "Another account consented: log in as the one that is connected, or start with `allow_account_change`.",
+    ),
     _R.OPERATION_NOT_FOUND: _M(Code.NOT_FOUND, 404, "There is no such operation, or it ended more than a day ago."),
 }
 

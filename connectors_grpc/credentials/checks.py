@@ -34,7 +34,8 @@ def needs_reauth(credential: Credential) -> ConnectorsError:
             "tenant": credential.tenant,
             "credential": credential.id,
             "integration": credential.integration,
-            "connect_rpc": "connectors.v1.CredentialService/StartAuthorization",
+            "connect_rpc": "connectors.v1.CredentialService/"
+            + ("StoreCredential" if credential.minted else "StartAuthorization"),
         },
     )
 
@@ -42,6 +43,15 @@ def needs_reauth(credential: Credential) -> ConnectorsError:
 def not_found(tenant: str, credential: str) -> ConnectorsError:
     """CREDENTIAL_NOT_FOUND."""
     return ConnectorsError(Reason.CREDENTIAL_NOT_FOUND, {"tenant": tenant, "credential": credential})
+
+
+def next_step(credential: Credential) -> str:
+    """What a person or operator should do; empty if nothing."""
+    if not credential.enabled:
+        return "Switch it on by UpdateCredential."
+    if credential.minted and credential.state is not CredentialState.ACTIVE:
+        return "Store what tokens are minted from anew: StoreCredential with `grant`."
+    return NEXT_STEP[credential.state]
 
 
 NEXT_STEP = {

@@ -148,7 +148,7 @@ def binding(tenant: Tenant, credential_id: CredentialId) -> bytes:
 
 def serialise_material(material: Material) -> bytes:
     """Material as plaintext, on its way to be sealed and nowhere else."""
-    refresh_token = material.refresh_token
+    refresh_token, inputs = material.refresh_token, material.inputs
     return json.dumps(
         {
             "integration": material.integration,
@@ -156,6 +156,7 @@ def serialise_material(material: Material) -> bytes:
             "hosts": material.hosts,
             "refresh_token": None if refresh_token is None else refresh_token.reveal(),
             "token_type": material.token_type,
+            "inputs": None if inputs is None else {name: value.reveal() for name, value in inputs.items()},
         }
     ).encode()
 
@@ -164,13 +165,14 @@ def parse_material(plaintext: bytes) -> Material:
     """Material from what was unsealed. Raises: MaterialLost."""
     try:
         data = json.loads(plaintext)
-        refresh_token = data["refresh_token"]
+        refresh_token, inputs = data["refresh_token"], data.get("inputs")
         return Material(
             integration=IntegrationId(data["integration"]),
             fields={str(name): Secret(str(value)) for name, value in data["fields"].items()},
             hosts=tuple(str(host) for host in data["hosts"]),
             refresh_token=None if refresh_token is None else Secret(str(refresh_token)),
             token_type=str(data["token_type"]),
+            inputs=None if inputs is None else {str(name): Secret(str(value)) for name, value in inputs.items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise MaterialLost from None

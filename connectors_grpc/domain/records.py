@@ -57,7 +57,8 @@ class Material:
     """What is sealed under the tenant's key: the secret fields, and the only hosts that they may ever be sent to.
 
     `fields` names what templates name: access_token, api_key, username, password, ...; `hosts` are authorities
-    (`api.notion.com`, `127.0.0.1:8080`) as they stood in the definition when it was granted.
+    (`api.notion.com`, `127.0.0.1:8080`) as they stood in the definition when it was granted. `inputs` is what tokens are minted
+    from, where no person takes part; apart from `fields`, so that no reply of a provider can replace them.
     """
 
     integration: IntegrationId
@@ -65,6 +66,7 @@ class Material:
     hosts: tuple[str, ...]
     refresh_token: Secret | None = None
     token_type: str = "Bearer"
+    inputs: Mapping[str, Secret] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class Credential:
 
     `generation` counts materials from 1; `reason` is an ErrorReason name where the state is not ACTIVE, and `detail` a constant
     that says more of it (`refresh_interrupted`: an answer of the provider was lost with the process that had asked);
-    `parent` is a fingerprint of the refresh token that the material was obtained with.
+    `parent` is a fingerprint of the refresh token that the material was obtained with; `account` is what the provider's identity
+    call said, empty where nothing is known; `minted` says that tokens are made from `Material.inputs`.
     """
 
     tenant: TenantId
@@ -95,6 +98,8 @@ class Credential:
     refresh_time: datetime | None = None
     refreshable: bool = False
     parent: str = ""
+    account: str = ""
+    minted: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     version: int = 0
 

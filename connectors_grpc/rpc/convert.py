@@ -8,18 +8,21 @@ from datetime import datetime, timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from connectors_grpc.credentials.checks import NEXT_STEP
+from connectors_grpc.credentials.checks import next_step
 from connectors_grpc.definition_rules import client_violations
 from connectors_grpc.domain.definition import (
+    ACCESS_TOKEN_TYPE,
     BEARER,
     Api,
     BasicPlacement,
     ClientAuthentication,
+    Grant,
     Integration,
     OAuth,
     OAuthClient,
     Placement,
     RefreshRotation,
+    SigningAlgorithm,
     Source,
     TokenRequestFormat,
 )
@@ -75,6 +78,19 @@ AUTHENTICATION = {
     ClientAuthentication.BASIC: integrations.CLIENT_AUTHENTICATION_BASIC,
     ClientAuthentication.POST: integrations.CLIENT_AUTHENTICATION_POST,
     ClientAuthentication.NONE: integrations.CLIENT_AUTHENTICATION_NONE,
+    ClientAuthentication.PRIVATE_KEY_JWT: integrations.CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT,
+}
+GRANT = {
+    Grant.AUTHORIZATION_CODE: integrations.GRANT_AUTHORIZATION_CODE,
+    Grant.CLIENT_CREDENTIALS: integrations.GRANT_CLIENT_CREDENTIALS,
+    Grant.JWT_BEARER: integrations.GRANT_JWT_BEARER,
+    Grant.TOKEN_EXCHANGE: integrations.GRANT_TOKEN_EXCHANGE,
+    Grant.GITHUB_APP_INSTALLATION: integrations.GRANT_GITHUB_APP_INSTALLATION,
+}
+ALGORITHM = {
+    SigningAlgorithm.RS256: integrations.SIGNING_ALGORITHM_RS256,
+    SigningAlgorithm.PS256: integrations.SIGNING_ALGORITHM_PS256,
+    SigningAlgorithm.ES256: integrations.SIGNING_ALGORITHM_ES256,
 }
 FORMAT = {
     TokenRequestFormat.FORM: integrations.TOKEN_REQUEST_FORMAT_FORM,
@@ -137,6 +153,8 @@ def credential(record: Credential) -> credentials.Credential:
         state=CREDENTIAL_STATE[record.state],
         state_reason=reasons.ErrorReason.Value(reason),
         state_detail=record.detail,
+        account=record.account,
+        minted=record.minted,
         enabled=record.enabled,
         granted_scopes=record.granted_scopes,
         missing_scopes=missing,
@@ -149,7 +167,7 @@ def credential(record: Credential) -> credentials.Credential:
         create_time=time_of(record.create_time),
         update_time=time_of(record.update_time),
         etag=str(record.version) if record.version else "",
-        next_step=NEXT_STEP[record.state] if record.enabled else "Switch it on by UpdateCredential.",
+        next_step=next_step(record),
     )
 
 
@@ -179,7 +197,12 @@ def integration(record: Integration) -> integrations.Integration:
         api=None if record.api is None else _api(record.api),
         oauth_client=None
         if client is None
-        else integrations.OAuthClient(client_id=client.client_id, client_secret_set=client.secret_set),
+        else integrations.OAuthClient(
+            client_id=client.client_id,
+            client_secret_set=client.secret_set,
+            client_secret_count=client.secret_count,
+            key_id=client.key_id,
+        ),
         allow_private_addresses=record.allow_private_addresses,
         verified=record.verified,
         etag=str(record.version) if record.version else "",
@@ -207,6 +230,18 @@ def _oauth(oauth: OAuth) -> integrations.OAuth:
         refresh_ends_access_token=oauth.refresh_ends_access_token,
         default_access_token_ttl=duration_of(oauth.default_access_token_ttl),
         refresh_token_idle_ttl=duration_of(oauth.refresh_token_idle_ttl),
+        grant=GRANT[oauth.grant],
+        device_authorization_endpoint=oauth.device_authorization_endpoint,
+        pushed_authorization_request_endpoint=oauth.pushed_authorization_request_endpoint,
+        resources=oauth.resources,
+        signing_algorithm=(
+            integrations.SIGNING_ALGORITHM_UNSPECIFIED
+            if oauth.signing_algorithm is None
+            else ALGORITHM[oauth.signing_algorithm]
+        ),
+        assertion_audience=oauth.assertion_audience,
+        assertion_claims=oauth.assertion_claims,
+        subject_token_type=oauth.subject_token_type,
     )
 
 
@@ -223,6 +258,8 @@ def _api(api: Api) -> integrations.Api:
         default_headers=api.default_headers,
         identity_path=api.identity_path,
         pass_cookies=api.pass_cookies,
+        account_pointer=api.account_pointer,
+        ok_field=api.ok_field,
     )
 
 
@@ -243,7 +280,8 @@ def client(message: integrations.OAuthClient) -> OAuthClient:
     """An OAuth client with its secret, on its way to be sealed. Raises: INVALID_FIELD."""
     field = "integration"
     secret = Secret(message.client_secret) if message.client_secret else None
-    wanted = OAuthClient(message.client_id, secret)
+    others = tuple(Secret(other) for other in message.client_secrets)
+    wanted = OAuthClient(message.client_id, secret, others=others, key_id=message.key_id)
     violations = tuple(FieldViolation(f"{field}.{v.field}", v.description) for v in client_violations(wanted))
     if violations:
         raise ConnectorsError(Reason.INVALID_FIELD, fields=violations)
@@ -274,6 +312,14 @@ def oauth_definition(message: integrations.OAuth) -> OAuth:
         refresh_ends_access_token=message.refresh_ends_access_token,
         default_access_token_ttl=_ttl(message, "default_access_token_ttl", where),
         refresh_token_idle_ttl=_ttl(message, "refresh_token_idle_ttl", where),
+        grant={number: value for value, number in GRANT.items()}.get(message.grant, Grant.AUTHORIZATION_CODE),
+        device_authorization_endpoint=message.device_authorization_endpoint,
+        pushed_authorization_request_endpoint=message.pushed_authorization_request_endpoint,
+        resources=tuple(message.resources),
+        signing_algorithm={number: value for value, number in ALGORITHM.items()}.get(message.signing_algorithm),
+        assertion_audience=message.assertion_audience,
+        assertion_claims=dict(message.assertion_claims),
+        subject_token_type=message.subject_token_type or ACCESS_TOKEN_TYPE,
     )
 
 
@@ -292,6 +338,8 @@ def api_definition(message: integrations.Api) -> Api:
         default_headers=dict(message.default_headers),
         identity_path=message.identity_path,
         pass_cookies=message.pass_cookies,
+        account_pointer=message.account_pointer,
+        ok_field=message.ok_field,
     )
 
 
