@@ -15,6 +15,8 @@ from connectors_grpc.inject import HostNotAllowed, PathNotAllowed, Plan, TargetR
 from connectors_grpc.ports import Audit, HttpReply, HttpRequest, Outbound
 
 MOST_BODY = 4 * 1024 * 1024
+MOST_REPLY_BODY = MOST_BODY - 128 * 1024
+"""With its headers it fits in the 4 MiB that gRPC clients take unless told otherwise."""
 MOST_HEADERS = 100
 METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
@@ -100,7 +102,7 @@ class Proxying:
                 body=call.body,
                 allow_private_addresses=use.integration.allow_private_addresses,
                 timeout=min(timeout, LONGEST),
-                max_body=MOST_BODY,
+                max_body=MOST_REPLY_BODY,
             )
         )
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
