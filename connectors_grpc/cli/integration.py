@@ -11,6 +11,7 @@ import click
 from connectors_grpc.cli.base import ExampleGroup, confirm, json_option, limit_option, pass_session, yes_option
 from connectors_grpc.cli.connection import PAGE, Session, collect
 from connectors_grpc.cli.definition import changed_paths, definition, definition_options
+from connectors_grpc.cli.operation import await_operation, show_operation, wait_option
 from connectors_grpc.cli.output import Output, when, word
 from connectors_grpc.cli.secrets import read_secret
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as pb
@@ -168,6 +169,26 @@ def delete(session: Session, integration_id: str, tenant: str, yes: bool, out: O
     if out.json:
         out.message(answer)
     out.said(f"Deleted {what}.")
+
+
+@integration.command(
+    "rotate-platform-key",
+    examples=(
+        "connectors integration rotate-platform-key",
+        "connectors integration rotate-platform-key --no-wait    # goes on by itself",
+    ),
+)
+@wait_option
+@json_option
+@pass_session
+@click.pass_context
+def rotate_platform_key(ctx: click.Context, session: Session, wait: bool, out: Output) -> None:
+    """Rotate the platform's key in the Vault and rewrap all OAuth clients' secrets.
+
+    It waits for the connections that people have begun: up to ten minutes.
+    """
+    operation = session.integrations.RotatePlatformKey(pb.RotatePlatformKeyRequest()).operation
+    show_operation(ctx, out, await_operation(session, operation) if wait else operation)
 
 
 def _put_client(definition: pb.Integration, given: dict[str, Any]) -> None:

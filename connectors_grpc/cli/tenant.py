@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
+from pathlib import Path
 
 import click
 
@@ -16,13 +16,12 @@ from connectors_grpc.cli.base import (
     pass_session,
     yes_option,
 )
+from connectors_grpc.cli.bulk import create_all, read_tenants
 from connectors_grpc.cli.connection import PAGE, Session, collect
 from connectors_grpc.cli.errors import FAILED
+from connectors_grpc.cli.operation import await_operation, show_operation, wait_option
 from connectors_grpc.cli.output import Output, labels, when, word
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
-from connectors_grpc.gen.connectors.v1.error_reason_pb2 import ErrorReason
-
-POLL = 0.5
 
 
 @click.group(
@@ -120,7 +119,7 @@ def update(
 @tenant.command(examples=("connectors tenant delete acme", "connectors tenant delete acme --force --yes"))
 @click.argument("tenant_id", metavar="TENANT")
 @click.option("--force", is_flag=True, help="Delete its credentials too.")
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is done.")
+@wait_option
 @yes_option
 @json_option
 @pass_session
@@ -173,49 +172,48 @@ def status(session: Session, tenant_id: str, out: Output) -> None:
     )
 
 
-@tenant.command("rotate-key", examples=("connectors tenant rotate-key acme",))
+@tenant.command(
+    "rotate-key", examples=("connectors tenant rotate-key acme", "connectors tenant rotate-key acme --no-wait")
+)
 @click.argument("tenant_id", metavar="TENANT")
+@wait_option
 @json_option
 @pass_session
 @click.pass_context
-def rotate_key(ctx: click.Context, session: Session, tenant_id: str, out: Output) -> None:
-    """Rotate the tenant's key in the Vault and rewrap its credentials."""
+def rotate_key(ctx: click.Context, session: Session, tenant_id: str, wait: bool, out: Output) -> None:
+    """Rotate the tenant's key in the Vault and rewrap its credentials, which stay in use meanwhile."""
     operation = session.tenants.RotateTenantKey(pb.RotateTenantKeyRequest(tenant=tenant_id)).operation
-    show_operation(ctx, out, await_operation(session, operation))
+    show_operation(ctx, out, await_operation(session, operation) if wait else operation)
 
 
-def await_operation(session: Session, operation: pb.Operation) -> pb.Operation:
-    """Ask until the work has ended. Ctrl-C ends the asking, not the work."""
-    while not operation.done:
-        time.sleep(POLL)
-        operation = session.tenants.GetOperation(pb.GetOperationRequest(operation=operation.id)).operation
-    return operation
+@tenant.command(
+    "import",
+    examples=(
+        "connectors tenant import tenants.yaml        # a list of {id, display_name, labels}, or of ids",
+        "connectors tenant import tenants.jsonl --validate-only",
+    ),
+)
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--validate-only", is_flag=True, help="Check, and change nothing.")
+@json_option
+@pass_session
+@click.pass_context
+def import_(ctx: click.Context, session: Session, file: Path, validate_only: bool, out: Output) -> None:
+    """Create many tenants from a file (JSON, JSON Lines or YAML; - for stdin), each with a result of its own.
 
-
-def show_operation(ctx: click.Context, out: Output, operation: pb.Operation) -> None:
-    """How the work stands; exit code 1 if it failed."""
-    receipt = operation.delete_tenant
+    Run again, it creates what is missing. Exit code 1 if any was refused.
+    """
+    results = list(create_all(session, read_tenants(file), validate_only=validate_only))
+    refused = sum(bool(result.error_reason) for _, result in results)
     if out.json:
-        out.message(operation)
+        out.message(pb.BatchCreateTenantsResponse(results=[result for _, result in results]))
     else:
-        out.record(
-            (
-                ("operation", operation.id),
-                ("tenant", operation.tenant),
-                ("state", _progress(operation)),
-                ("credentials purged", str(receipt.credentials_purged) if operation.HasField("delete_tenant") else ""),
-                ("key shredded", "yes" if receipt.key_shredded else ""),
-                ("still granted at the provider", ", ".join(receipt.revocations_failed)),
-            )
-        )
-    if operation.error_reason:
+        done = "ok" if validate_only else "created"
+        rows = [(name, result.error_reason or done, result.error_message) for name, result in results]
+        out.table(("TENANT", "RESULT", "WHY"), rows, "")
+        click.echo(f"{len(results) - refused} {done}, {refused} refused.", err=True)
+    if refused:
         ctx.exit(FAILED)
-
-
-def _progress(operation: pb.Operation) -> str:
-    if operation.error_reason:
-        return f"failed ({word(ErrorReason.Name(operation.error_reason), 'ERROR_REASON_').upper()})"
-    return "done" if operation.done else f"{operation.items_done} of {operation.items_total}"
 
 
 def show(out: Output, item: pb.Tenant) -> None:

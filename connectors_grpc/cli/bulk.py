@@ -1,0 +1,98 @@
+"""Tenants from a file: JSON, one object a line (JSON Lines), or YAML, in the shape of connectors.v1.Tenant."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from connectors_grpc.cli.connection import Session
+from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
+
+BATCH = 100
+MOST = 8 << 20
+KNOWN = {"id": str, "display_name": str, "labels": dict}
+NAMESPACE = uuid.UUID("7d2b3c0e-6f0a-4e55-9d7e-3a1c5b9f2e64")
+"""From which the request ids are derived: the same tenant imported again is the same request."""
+
+
+def read_tenants(path: Path) -> list[pb.CreateTenantRequest]:
+    """The tenants in a file, `-` for stdin. Bounds: 8 MiB.  Raises: UsageError, which says where."""
+    if str(path) == "-":
+        content = sys.stdin.buffer.read(MOST + 1)
+    else:
+        try:
+            with path.expanduser().open("rb") as stream:
+                content = stream.read(MOST + 1)
+        except OSError as error:
+            raise click.UsageError(f"{path} can't be read: {error.strerror}.") from None
+    if len(content) > MOST:
+        raise click.UsageError("At most 8 MiB is taken.")
+    items = _parse(content)
+    if isinstance(items, dict):
+        items = items.get("tenants", [items])
+    if not isinstance(items, list) or not items:
+        raise click.UsageError("A list of tenants is wanted, or an object with `tenants`.")
+    return [_request(item, number) for number, item in enumerate(items, 1)]
+
+
+def _parse(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return [json.loads(line) for line in content.splitlines() if line.strip()]
+    except (ValueError, RecursionError):
+        pass
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise click.UsageError("It is not JSON; for YAML run: pip install pyyaml") from None
+    try:
+        return yaml.safe_load(content)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise click.UsageError("It is neither JSON nor YAML.") from None
+
+
+def _request(item: Any, number: int) -> pb.CreateTenantRequest:
+    named = {("display_name" if name == "displayName" else name): value for name, value in _fields(item, number)}
+    for name, value in named.items():
+        if name not in KNOWN:
+            raise click.UsageError(f"Tenant {number}: only {', '.join(KNOWN)} may be given.")
+        if not isinstance(value, KNOWN[name]):
+            raise click.UsageError(f"Tenant {number}: {name} has another type than connectors.v1.Tenant says.")
+    labels = named.get("labels", {})
+    if not all(isinstance(text, str) for pair in labels.items() for text in pair):
+        raise click.UsageError(f"Tenant {number}: labels are texts.")
+    if not named.get("id"):
+        raise click.UsageError(f"Tenant {number}: id is wanted.")
+    tenant = pb.Tenant(display_name=named.get("display_name", ""), labels=labels)
+    return pb.CreateTenantRequest(
+        tenant_id=named["id"], tenant=tenant, request_id=str(uuid.uuid5(NAMESPACE, named["id"]))
+    )
+
+
+def _fields(item: Any, number: int) -> Iterator[tuple[str, Any]]:
+    if isinstance(item, str):
+        item = {"id": item}
+    if not isinstance(item, dict):
+        raise click.UsageError(f"Tenant {number}: an object is wanted, or an id.")
+    yield from ((str(name), value) for name, value in item.items())
+
+
+def create_all(
+    session: Session, requests: list[pb.CreateTenantRequest], *, validate_only: bool
+) -> Iterator[tuple[str, pb.BatchCreateTenantsResult]]:
+    """Each id with its result, batch by batch."""
+    for start in range(0, len(requests), BATCH):
+        batch = requests[start : start + BATCH]
+        for request in batch:
+            request.validate_only = validate_only
+        answer = session.tenants.BatchCreateTenants(pb.BatchCreateTenantsRequest(requests=batch))
+        yield from zip((request.tenant_id for request in batch), answer.results, strict=True)
