@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: help up demo test check gen lint type lock bench docs clean
+.PHONY: help up test check cover bounds gen lint type lock bench docs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,10 +27,17 @@ $(BIN)/python:
 up: .venv/.up ## Set up, then run OpenBao, server, sidecar and a demo; says what is where
 	@exec $(BIN)/connectors up --demo
 
-test: .venv/.dev ## Set up what the tests need, then run them all
-	@$(BIN)/python -m pytest $(ARGS)
+test: .venv/.dev ## Set up what the tests need, then run them all (ARGS="tests/test_vault.py -x")
+	@$(if $(COVER),$(BIN)/coverage erase && $(BIN)/coverage run,$(BIN)/python) -m pytest $(ARGS)
 
-check: lint type test ## All that CI runs
+check: lint type cover ## All that CI runs
+
+cover: ## Run the tests under coverage, child processes too, and hold the lower bounds
+	@$(MAKE) --no-print-directory test COVER=1
+	@$(MAKE) --no-print-directory bounds
+
+bounds: .venv/.dev
+	@$(BIN)/python scripts/cover.py
 
 lint: .venv/.dev ## ruff, import-linter, buf, drift of generated code
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -43,6 +50,9 @@ type: .venv/.dev ## mypy, strict
 
 gen: .venv/.dev ## Write the stubs under connectors_grpc/gen from proto/
 	@$(BIN)/python scripts/gen.py
+
+docs: .venv/.dev ## Write the generated pages under docs/ from the code
+	@$(BIN)/python scripts/docs.py
 
 lock: .venv/.dev ## Resolve requirements/*.lock anew (needs uv on the PATH)
 	@uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --extra all pyproject.toml requirements/build.in -o requirements/all.lock
