@@ -26,6 +26,7 @@ from connectors_grpc.credentials.managing import Managing
 from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.credentials.renewing import Renewing
+from connectors_grpc.credentials.revoking import Revoking
 from connectors_grpc.credentials.sweeping import Sweeping
 from connectors_grpc.deleting import Deleting
 from connectors_grpc.errors import ConnectorsError
@@ -67,6 +68,7 @@ class Platform:
     operations: Operations
     renewing: Renewing
     sweeping: Sweeping
+    revoking: Revoking
 
 
 @asynccontextmanager
@@ -85,7 +87,8 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     leases = RefreshLeases(records, clock, spill.replica)
     renewing = Renewing(keeper, tenants, integrations, outbound, leases, spill, changes, audit, clock)
     refreshing = Refreshing(keeper, integrations, renewing, clock)
-    managing = Managing(tenants, integrations, keeper, outbound, changes, audit, clock)
+    revoking = Revoking(records, tenants, integrations, keeper, outbound, clock)
+    managing = Managing(tenants, integrations, keeper, revoking, changes, audit, clock)
     leasing = Leasing(tenants, integrations, refreshing, access, audit, clock)
     proxying = Proxying(leasing, outbound, audit)
     flows = Flows(records, clock)
@@ -107,7 +110,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
         for cache in (access, tenants, integrations):
             changes.on_change(cache.forget)
         async with changes, refreshing.flights, connecting.flights, operations:
-            yield Platform(access, servicers, connecting, flows, operations, renewing, sweeping)
+            yield Platform(access, servicers, connecting, flows, operations, renewing, sweeping, revoking)
     finally:
         spill.close()
         await outbound.aclose()
@@ -242,6 +245,7 @@ async def _sweeping(built: Platform) -> AsyncIterator[None]:
                 await built.renewing.recover()
                 await built.flows.sweep()
                 await built.operations.sweep()
+                await built.revoking.retry()
                 await built.sweeping.round()
             except Exception as error:  # one bad record must not end all sweeping
                 log.warning("sweep_ended_early", error=type(error).__name__)

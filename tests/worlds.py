@@ -24,14 +24,16 @@ import pytest_asyncio
 from connectors_grpc.embedded import EmbeddedVault
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
+from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.simulator import Client as OAuthClient
 from connectors_grpc.simulator import Simulator, SimulatorSettings
 from connectors_grpc.simulator.misbehaviour import Misbehaviour, Queued
 from connectors_grpc.simulator.record import SeenRequest
+from connectors_grpc.vault import VaultSettings
 from tests.browser import Browser, browser
 from tests.openbao import SETTINGS, copy_state, opened
 from tests.providers import UpstreamRequest, recording_upstream, running_simulator
-from tests.running import Client, Server, fresh_id, running_server
+from tests.running import Client, Refused, Server, fresh_id, running_server
 
 State = pb.Credential
 LIFETIME = 3600.0
@@ -67,6 +69,7 @@ class Timed:
     server: Server
     clock: ShiftedClock
     sim: Simulator
+    vault: VaultSettings
 
 
 @dataclass
@@ -111,6 +114,20 @@ class World:
         """Call the API with the tenant's token; the HTTP status."""
         reply = await self.app.proxied(self.tenant, name or self.integration, "/v1/whoami")
         return int(reply.http_status)
+
+    async def whoami_refused(self, name: str = "") -> str:
+        """Why a call with the tenant's token is refused."""
+        with pytest.raises(Refused) as caught:
+            await self.whoami(name)
+        return caught.value.reason
+
+    async def know_accounts(self) -> None:
+        """Let the definition say where the identity call names the account."""
+        wanted = integrations.Integration(
+            id=self.integration,
+            api=integrations.Api(base_url=self.sim.url, identity_path="/v1/whoami", account_pointer="/account"),
+        )
+        await self.admin.call("UpdateIntegration", integrations.UpdateIntegrationRequest(integration=wanted))
 
     async def refresh(self, name: str = "") -> pb.Credential:
         """RefreshCredential."""
@@ -166,7 +183,8 @@ async def timed(
         running_server(opened(vault), tmp_path_factory.mktemp("timed-keys"), clock=clock) as server,
         running_simulator(SimulatorSettings(clients=()), clock) as sim,
     ):
-        yield Timed(server, clock, sim)
+        login = VaultSettings(socket_path=vault.socket_path, secret_id_file=vault.secret_id_file)
+        yield Timed(server, clock, sim, login)
 
 
 async def make_world(
@@ -200,6 +218,12 @@ async def make_world(
 async def world(timed: Timed) -> World:
     """A world of this test's own, not connected yet."""
     return await make_world(timed.server, timed.sim, timed.clock)
+
+
+@pytest.fixture
+def timed_vault(timed: Timed) -> VaultSettings:
+    """How the server of `timed` reaches its Vault."""
+    return timed.vault
 
 
 class Gate:

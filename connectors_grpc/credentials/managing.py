@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
 
 from connectors_grpc import lifecycle
 from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.checks import not_found
-from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper, MaterialLost
+from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper
+from connectors_grpc.credentials.revoking import PENDING_DETAIL, ProviderResult, Revoking
 from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Integration
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
@@ -19,20 +19,9 @@ from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, C
 from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason, invalid
 from connectors_grpc.inject import FieldRefused, PlaceholderUnresolved, resolve
 from connectors_grpc.integrations import Integrations
-from connectors_grpc.oauth2 import token_request
-from connectors_grpc.oauth2.errors import OAuthError
-from connectors_grpc.oauth2.token_reply import check_revocation
-from connectors_grpc.ports import Audit, Change, Changes, Clock, Outbound
+from connectors_grpc.ports import Audit, Change, Changes, Clock
 from connectors_grpc.secret import Secret
 from connectors_grpc.tenants import Tenants
-
-
-class ProviderResult(StrEnum):
-    """What a revocation came to at the provider."""
-
-    REVOKED = "revoked"
-    NOT_SUPPORTED = "not_supported"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +54,7 @@ class Managing:
         tenants: Tenants,
         integrations: Integrations,
         keeper: Keeper,
-        outbound: Outbound,
+        revoking: Revoking,
         changes: Changes,
         audit: Audit,
         clock: Clock,
@@ -73,7 +62,7 @@ class Managing:
         self._tenants = tenants
         self._integrations = integrations
         self._keeper = keeper
-        self._outbound = outbound
+        self._revoking = revoking
         self._changes = changes
         self._audit = audit
         self._clock = clock
@@ -195,12 +184,13 @@ class Managing:
             raise not_found(tenant_id, credential_id)
         if held.credential.state is CredentialState.REVOKED:
             return held.credential, ProviderResult.NOT_SUPPORTED
-        result = await self._revoke_upstream(tenant, held)
+        result = await self._revoking.revoke(tenant, held, again=True)
         state = lifecycle.next_state(held.credential.state, lifecycle.Event.REVOKED)
         ended = replace(
             held.credential,
             state=state,
             reason=Reason.CREDENTIAL_REVOKED.value,
+            detail=PENDING_DETAIL if result is ProviderResult.FAILED else "",
             refreshable=False,
             expire_time=None,
         )
@@ -209,29 +199,6 @@ class Managing:
         written = await self._write(tenant, Held(ended, ""), forget=True)
         self._done("RevokeCredential", caller.id, written, result)
         return written, result
-
-    async def _revoke_upstream(self, tenant: Tenant, held: Held) -> ProviderResult:
-        if held.credential.kind is not CredentialKind.OAUTH:
-            return ProviderResult.NOT_SUPPORTED
-        try:
-            integration = await self._integrations.get(held.credential.integration)
-            if integration.oauth is None:
-                return ProviderResult.NOT_SUPPORTED
-            client = await self._integrations.client_for(integration.id, tenant)
-            material = await self._keeper.open(tenant, held)
-            request = token_request.revocation(
-                integration.oauth,
-                client,
-                token=material.refresh_token or material.fields["access_token"],
-                hint="refresh_token" if material.refresh_token else "access_token",
-                allow_private_addresses=integration.allow_private_addresses,
-            )
-            if request is None:
-                return ProviderResult.NOT_SUPPORTED
-            check_revocation(await self._outbound.send(request), self._clock.now())
-        except (ConnectorsError, MaterialLost, OAuthError):
-            return ProviderResult.FAILED
-        return ProviderResult.REVOKED
 
     async def purge_all(
         self, tenant: Tenant, so_far: Receipt | None = None, tell: Callable[[Receipt], None] = lambda _: None
@@ -249,7 +216,7 @@ class Managing:
                 # A damaged record stops nothing: it goes too.
                 with contextlib.suppress(RecordMalformed):
                     held = await self._keeper.read(tenant, name)
-                if held and held.ciphertext and await self._revoke_upstream(tenant, held) is ProviderResult.FAILED:
+                if held and await self._revoking.revoke(tenant, held, again=False) is ProviderResult.FAILED:
                     failed.append(name)
                 await self._keeper.purge(tenant, name)
                 purged += 1

@@ -10,8 +10,9 @@ from typing import Any
 from connectors_grpc.boundary import caller
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.leasing import Leasing
-from connectors_grpc.credentials.managing import Managing, NewMaterial, ProviderResult
+from connectors_grpc.credentials.managing import Managing, NewMaterial
 from connectors_grpc.credentials.refreshing import Refreshing
+from connectors_grpc.credentials.revoking import ProviderResult
 from connectors_grpc.definition_rules import scope_violations
 from connectors_grpc.domain.ids import CredentialId
 from connectors_grpc.domain.records import CredentialKind
@@ -31,6 +32,7 @@ RESULT = {
     ProviderResult.REVOKED: pb.RevokeCredentialResponse.PROVIDER_RESULT_REVOKED,
     ProviderResult.NOT_SUPPORTED: pb.RevokeCredentialResponse.PROVIDER_RESULT_NOT_SUPPORTED,
     ProviderResult.FAILED: pb.RevokeCredentialResponse.PROVIDER_RESULT_FAILED,
+    ProviderResult.SHARED: pb.RevokeCredentialResponse.PROVIDER_RESULT_SHARED,
 }
 
 

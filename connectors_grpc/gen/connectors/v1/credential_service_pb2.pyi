@@ -992,7 +992,11 @@ class RevokeCredentialResponse(_message.Message):
         PROVIDER_RESULT_NOT_SUPPORTED: RevokeCredentialResponse._ProviderResult.ValueType  # 2
         """The provider has no revocation, or the credential is no OAuth grant."""
         PROVIDER_RESULT_FAILED: RevokeCredentialResponse._ProviderResult.ValueType  # 3
-        """The provider could not be reached or refused. The grant may live on there."""
+        """The provider could not be reached or refused. The grant may live on there; it is tried again for a week, and
+        state_detail says `revocation_pending` meanwhile, `revocation_failed` after.
+        """
+        PROVIDER_RESULT_SHARED: RevokeCredentialResponse._ProviderResult.ValueType  # 4
+        """Nothing was sent: another credential of the same account lives, and the provider might end that too."""
 
     class ProviderResult(_ProviderResult, metaclass=_ProviderResultEnumTypeWrapper):
         """What happened at the provider."""
@@ -1004,7 +1008,11 @@ class RevokeCredentialResponse(_message.Message):
     PROVIDER_RESULT_NOT_SUPPORTED: RevokeCredentialResponse.ProviderResult.ValueType  # 2
     """The provider has no revocation, or the credential is no OAuth grant."""
     PROVIDER_RESULT_FAILED: RevokeCredentialResponse.ProviderResult.ValueType  # 3
-    """The provider could not be reached or refused. The grant may live on there."""
+    """The provider could not be reached or refused. The grant may live on there; it is tried again for a week, and
+    state_detail says `revocation_pending` meanwhile, `revocation_failed` after.
+    """
+    PROVIDER_RESULT_SHARED: RevokeCredentialResponse.ProviderResult.ValueType  # 4
+    """Nothing was sent: another credential of the same account lives, and the provider might end that too."""
 
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     PROVIDER_RESULT_FIELD_NUMBER: _builtins.int

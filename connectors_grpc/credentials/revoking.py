@@ -1,0 +1,197 @@
+"""Ends a grant at the provider (RFC 7009), and tries again if that fails: a failure is recorded, never hidden.
+
+What is kept for another try stays sealed under the tenant's key, so that deleting the tenant ends it too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from connectors_grpc import codec, logs
+from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
+from connectors_grpc.domain.ids import CredentialId, TenantId, TenantUid
+from connectors_grpc.domain.records import Credential, CredentialKind, CredentialState, Tenant
+from connectors_grpc.errors import Conflict, ConnectorsError, VaultUnavailable
+from connectors_grpc.integrations import Integrations
+from connectors_grpc.oauth2 import token_request
+from connectors_grpc.oauth2.errors import OAuthError
+from connectors_grpc.oauth2.token_reply import check_revocation
+from connectors_grpc.ports import Clock, Documents, Outbound
+from connectors_grpc.tenants import Tenants
+
+FIRST_PAUSE = timedelta(minutes=10)
+LONGEST_PAUSE = timedelta(hours=12)
+GIVE_UP_AFTER = timedelta(days=7)
+PAGE = 500
+
+log = logs.get("revoke")
+
+
+class ProviderResult(StrEnum):
+    """What a revocation came to at the provider."""
+
+    REVOKED = "revoked"
+    NOT_SUPPORTED = "not_supported"
+    FAILED = "failed"
+    SHARED = "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The document of `revocations/{tenant}.{credential}.{generation}`: a grant that is still to be ended."""
+
+    tenant: TenantId
+    tenant_uid: TenantUid
+    record: Credential
+    ciphertext: str
+    attempts: int
+    next_time: datetime
+    until: datetime
+
+
+class Revoking:
+    """Revocation at the provider; what happens here at home is `Managing`'s."""
+
+    def __init__(
+        self,
+        documents: Documents,
+        tenants: Tenants,
+        integrations: Integrations,
+        keeper: Keeper,
+        outbound: Outbound,
+        clock: Clock,
+    ) -> None:
+        self._documents = documents
+        self._tenants = tenants
+        self._integrations = integrations
+        self._keeper = keeper
+        self._outbound = outbound
+        self._clock = clock
+
+    async def revoke(self, tenant: Tenant, held: Held, *, again: bool) -> ProviderResult:
+        """End the grant. `again`: remember a failure for another try; not where the tenant's key goes too.
+
+        Many providers end all tokens of an account at once: where another credential of the account lives, nothing is sent.
+        """
+        if held.credential.kind is not CredentialKind.OAUTH or not held.ciphertext:
+            return ProviderResult.NOT_SUPPORTED
+        if again and await self._shares(tenant, held.credential):
+            return ProviderResult.SHARED
+        result = await self._send(tenant, held)
+        if result is ProviderResult.FAILED and again:
+            await self._remember(tenant, held)
+        return result
+
+    async def _shares(self, tenant: Tenant, credential: Credential) -> bool:
+        if not credential.account:
+            return False
+        after, more = "", True
+        while more:
+            page = await self._keeper.list(tenant, after=after, limit=PAGE)
+            if any(_is_sibling(credential, other) for other in page.credentials):
+                return True
+            after, more = page.next, bool(page.next)
+        return False
+
+    async def _send(self, tenant: Tenant, held: Held) -> ProviderResult:
+        try:
+            integration = await self._integrations.get(held.credential.integration)
+            if integration.oauth is None:
+                return ProviderResult.NOT_SUPPORTED
+            client = await self._integrations.client_for(integration.id, tenant)
+            material = await self._keeper.open(tenant, held)
+            token = material.refresh_token or material.fields.get("access_token")
+            if token is None:
+                return ProviderResult.NOT_SUPPORTED
+            request = token_request.revocation(
+                integration.oauth,
+                client,
+                token=token,
+                hint="refresh_token" if material.refresh_token else "access_token",
+                allow_private_addresses=integration.allow_private_addresses,
+            )
+            if request is None:
+                return ProviderResult.NOT_SUPPORTED
+            check_revocation(await self._outbound.send(request), self._clock.now())
+        except VaultUnavailable:
+            raise
+        except (ConnectorsError, MaterialLost, OAuthError):
+            return ProviderResult.FAILED
+        return ProviderResult.REVOKED
+
+    async def _remember(self, tenant: Tenant, held: Held) -> None:
+        now = self._clock.now()
+        pending = Pending(
+            tenant=tenant.id,
+            tenant_uid=tenant.uid,
+            record=held.credential,
+            ciphertext=held.ciphertext,
+            attempts=1,
+            next_time=now + FIRST_PAUSE,
+            until=now + GIVE_UP_AFTER,
+        )
+        path = f"revocations/{tenant.id}.{held.credential.id}.{held.credential.generation}"
+        await self._documents.write(path, codec.dump(pending), cas=None)
+
+    async def retry(self) -> int:
+        """Try again what is due; says how many grants were ended. Raises: VaultUnavailable."""
+        ended, after, more = 0, "", True
+        while more:
+            page = await self._documents.list("revocations", after=after, limit=PAGE)
+            for name in page.names:
+                after = name
+                ended += await self._retry(f"revocations/{name}")
+            more = page.more and bool(page.names)
+        return ended
+
+    async def _retry(self, path: str) -> int:
+        document = await self._documents.read(path)
+        if document is None:
+            return 0
+        pending, now = codec.load(Pending, document.data), self._clock.now()
+        if now < pending.next_time:
+            return 0
+        tenant = await self._tenants.of_uid(pending.tenant, pending.tenant_uid)
+        result = ProviderResult.NOT_SUPPORTED
+        if tenant is not None:
+            result = await self._send(tenant, Held(pending.record, pending.ciphertext))
+        if result is ProviderResult.FAILED and now < pending.until:
+            pause = min(FIRST_PAUSE * 2**pending.attempts, LONGEST_PAUSE)
+            later = replace(pending, attempts=pending.attempts + 1, next_time=now + pause)
+            try:
+                await self._documents.write(path, codec.dump(later), cas=document.version)
+            except Conflict:
+                return 0  # another replica tries it too
+            return 0
+        await self._documents.purge(path)
+        if tenant is not None:
+            await self._told(tenant, pending.record.id, result)
+        log.info("revocation", tenant=pending.tenant, credential=pending.record.id, result=result.value)
+        return int(result is ProviderResult.REVOKED)
+
+    async def _told(self, tenant: Tenant, credential_id: CredentialId, result: ProviderResult) -> None:
+        """Say on the revoked record how it ended, if it is still there."""
+        held = await self._keeper.read(tenant, credential_id)
+        if held is None or held.credential.detail != PENDING_DETAIL:
+            return
+        detail = FAILED_DETAIL if result is ProviderResult.FAILED else ""
+        try:
+            await self._keeper.write(tenant, Held(replace(held.credential, detail=detail), held.ciphertext))
+        except Conflict:
+            return
+
+
+PENDING_DETAIL = "revocation_pending"
+FAILED_DETAIL = "revocation_failed"
+
+
+def _is_sibling(credential: Credential, other: Credential) -> bool:
+    """Whether ending one grant would end the other: the same account of the same integration, still alive."""
+    return (
+        other.id != credential.id
+        and other.integration == credential.integration
+        and other.account == credential.account
+        and other.state is CredentialState.ACTIVE
+    )
