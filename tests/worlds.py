@@ -119,7 +119,7 @@ class World:
         """Why a call with the tenant's token is refused."""
         with pytest.raises(Refused) as caught:
             await self.whoami(name)
-        return caught.value.reason
+        return str(caught.value.reason)
 
     async def know_accounts(self) -> None:
         """Let the definition say where the identity call names the account."""
