@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from connectors_grpc import codec
-from connectors_grpc.definition_rules import validate_definition
+from connectors_grpc.definition_rules import client_violations, validate_definition
 from connectors_grpc.domain.definition import Api, Integration, OAuth, OAuthClient, Source
 from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.domain.records import ApiKey, Tenant
@@ -21,10 +22,15 @@ PLATFORM_KEY = "platform"
 
 @dataclass(frozen=True, slots=True)
 class SealedClient:
-    """An OAuth client as stored: the secret under the platform's key, empty for a public client."""
+    """An OAuth client as stored: its secrets under the platform's key, together; empty for a public client.
+
+    The plaintext is the secret itself, and a JSON array where there are several.
+    """
 
     client_id: str
     ciphertext: str = ""
+    key_id: str = ""
+    secrets: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,18 @@ class IntegrationPage:
     next: str
 
 
+def _refuse(violations: Iterable[FieldViolation]) -> None:
+    """Raises: INVALID_FIELD if there are any."""
+    found = tuple(FieldViolation(f"integration.{v.field}", v.description) for v in violations)
+    if found:
+        raise ConnectorsError(Reason.INVALID_FIELD, fields=found)
+
+
 def _without_secret(client: SealedClient | None) -> OAuthClient | None:
-    return None if client is None else OAuthClient(client.client_id, secret_set=bool(client.ciphertext))
+    if client is None:
+        return None
+    count = client.secrets if client.ciphertext else 0
+    return OAuthClient(client.client_id, secret_set=count > 0, key_id=client.key_id, secret_count=count)
 
 
 class Integrations:
@@ -151,20 +167,31 @@ class Integrations:
 
     async def _seal(self, client: OAuthClient, context: str) -> SealedClient:
         if client.secret is None:
-            return SealedClient(client.client_id)
-        plaintext = client.secret.reveal().encode()
-        return SealedClient(client.client_id, await self._ciphers.encrypt(PLATFORM_KEY, context.encode(), plaintext))
+            return SealedClient(client.client_id, key_id=client.key_id)
+        every = [one.reveal() for one in (client.secret, *client.others)]
+        plaintext = (every[0] if len(every) == 1 else json.dumps(every)).encode()
+        ciphertext = await self._ciphers.encrypt(PLATFORM_KEY, context.encode(), plaintext)
+        return SealedClient(client.client_id, ciphertext, client.key_id, len(every))
 
     async def _open(self, client: SealedClient, context: str) -> OAuthClient:
         if not client.ciphertext:
-            return OAuthClient(client.client_id)
+            return OAuthClient(client.client_id, key_id=client.key_id)
         try:
             plaintext = await self._ciphers.decrypt(PLATFORM_KEY, context.encode(), client.ciphertext)
         except Undecipherable:
             raise ConnectorsError(
                 Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth_client.client_secret"}
             ) from None
-        return OAuthClient(client.client_id, Secret(plaintext.decode()))
+        text = plaintext.decode()
+        first, *others = [text] if client.secrets == 1 else json.loads(text)
+        return OAuthClient(
+            client.client_id,
+            Secret(first),
+            secret_set=True,
+            others=tuple(Secret(other) for other in others),
+            key_id=client.key_id,
+            secret_count=client.secrets,
+        )
 
     async def list(self, *, after: str, limit: int) -> IntegrationPage:
         """Catalogue and created, by id."""
@@ -224,10 +251,9 @@ class Integrations:
         entry = self._catalogue.get(wanted.id)
         same = entry is not None and wanted.oauth in (None, entry.oauth) and wanted.api in (None, entry.api)
         if not same:
-            found = validate_definition(wanted)
-            violations = tuple(FieldViolation(f"integration.{v.field}", v.description) for v in found)
-            if violations:
-                raise ConnectorsError(Reason.INVALID_FIELD, fields=violations)
+            _refuse(validate_definition(wanted))
+        elif wanted.client is not None and entry is not None:
+            _refuse(client_violations(wanted.client, entry.oauth))
         if client is None and wanted.client is not None:
             client = await self._seal(wanted.client, wanted.id)
         return StoredIntegration(
@@ -254,6 +280,7 @@ class Integrations:
         self, caller: ApiKey, tenant: Tenant, integration_id: IntegrationId, client: OAuthClient
     ) -> None:
         """A tenant's own id and secret, and nothing else of the definition (attack 37)."""
+        _refuse(client_violations(client, (await self.get(integration_id)).oauth))
         sealed = await self._seal(client, f"{tenant.uid}/{integration_id}")
         path = f"clients/{tenant.id}.{integration_id}"
         there = await self._documents.read(path)

@@ -13,12 +13,13 @@ from connectors_grpc.credentials.checks import not_found
 from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper
 from connectors_grpc.credentials.revoking import PENDING_DETAIL, ProviderResult, Revoking
 from connectors_grpc.definition_rules import sealed_hosts
-from connectors_grpc.domain.definition import Integration
+from connectors_grpc.domain.definition import Grant, Integration
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, CredentialState, Material, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason, invalid
 from connectors_grpc.inject import FieldRefused, PlaceholderUnresolved, resolve
 from connectors_grpc.integrations import Integrations
+from connectors_grpc.oauth2.minting import INSTALLATION, needed
 from connectors_grpc.ports import Audit, Change, Changes, Clock
 from connectors_grpc.secret import Secret
 from connectors_grpc.tenants import Tenants
@@ -26,7 +27,7 @@ from connectors_grpc.tenants import Tenants
 
 @dataclass(frozen=True, slots=True)
 class NewMaterial:
-    """What is to be stored. Holds secrets."""
+    """What is to be stored. Holds secrets. With `inputs`, tokens are minted from them, and none is here yet."""
 
     kind: CredentialKind
     fields: Mapping[str, Secret]
@@ -36,6 +37,8 @@ class NewMaterial:
     requested_scopes: tuple[str, ...] = ()
     issue_time: datetime | None = None
     token_type: str = "Bearer"
+    inputs: Mapping[str, Secret] | None = None
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +80,28 @@ class Managing:
         caller: str,
         labels: Mapping[str, str] | None = None,
         version: int = 0,
+        same_account: bool = False,
     ) -> Credential:
         """Seal the material with the hosts of the definition as it is now, over whatever is there.
 
-        `version` other than 0 must be the current one. A credential of another integration is not replaced.
-        Raises: CONFLICT, INVALID_FIELD (the material can't fill the templates), INTEGRATION_NOT_CONFIGURED.
+        `version` other than 0 must be the current one. A credential of another integration is not replaced; with
+        `same_account`, neither is one of another account.
+        Raises: CONFLICT, INVALID_FIELD (the material can't fill the templates), INTEGRATION_NOT_CONFIGURED, ACCOUNT_MISMATCH.
         """
         if integration.api is None:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "api"})
         _check_fills(integration, new)
         hosts = sealed_hosts(integration.api)
-        material = Material(integration.id, new.fields, hosts, new.refresh_token, new.token_type)
+        material = Material(integration.id, new.fields, hosts, new.refresh_token, new.token_type, new.inputs)
         there = await self._keeper.read(tenant, credential_id)
         old = None if there is None else there.credential
         if old is not None and old.integration != integration.id and old.state is not CredentialState.REVOKED:
             raise ConnectorsError(Reason.ALREADY_EXISTS, {"credential": credential_id, "integration": old.integration})
         if version not in (0, 0 if old is None else old.version):
             raise ConnectorsError(Reason.CONFLICT)
-        now = self._clock.now()
+        if same_account and old is not None and old.state is not CredentialState.REVOKED:
+            _check_account(integration, old, new)
+        now, minted = self._clock.now(), new.inputs is not None
         event = lifecycle.Event.GRANTED
         credential = Credential(
             tenant=tenant.id,
@@ -110,8 +117,11 @@ class Managing:
             requested_scopes=new.requested_scopes,
             hosts=hosts,
             issue_time=new.issue_time or now,
-            expire_time=new.expire_time or _default_end(integration, new, now),
-            refreshable=new.refresh_token is not None,
+            # What is minted has ended before it began: it is due at its first use.
+            expire_time=now if minted else new.expire_time or _default_end(integration, new, now),
+            refreshable=minted or new.refresh_token is not None,
+            account=new.account,
+            minted=minted,
             labels=dict(labels) if labels else (old.labels if old else {}),
             version=old.version if old else await self._keeper.version(tenant, credential_id),
         )
@@ -242,11 +252,34 @@ def _default_end(integration: Integration, new: NewMaterial, now: datetime) -> d
     return (new.issue_time or now) + ttl
 
 
+def _check_account(integration: Integration, old: Credential, new: NewMaterial) -> None:
+    """Another's account does not take this one's place unnoticed. Raises: ACCOUNT_MISMATCH."""
+    known = old.account if integration.api is not None and integration.api.account_pointer else ""
+    if known and new.account != known:
+        problem = "another_account" if new.account else "account_unknown"
+        raise ConnectorsError(Reason.ACCOUNT_MISMATCH, {"credential": old.id, "problem": problem})
+
+
+def _check_inputs(integration: Integration, inputs: Mapping[str, Secret]) -> None:
+    """Exactly what the definition's grant needs. Raises: INVALID_FIELD."""
+    if integration.oauth is None or integration.oauth.grant is Grant.AUTHORIZATION_CODE:
+        raise invalid("material", "a person grants this integration: StartAuthorization gives a link")
+    wanted = set(needed(integration.oauth))
+    for name in sorted(wanted ^ (inputs.keys() - {"scope"})):
+        raise invalid(f"grant.{name}", "needed by this grant" if name in wanted else "this grant takes no such field")
+    if "installation_id" in wanted and INSTALLATION.fullmatch(inputs["installation_id"].reveal()) is None:
+        raise invalid("grant.installation_id", "a number of up to 20 digits is wanted")
+
+
 def _check_fills(integration: Integration, new: NewMaterial) -> None:
     """A credential that could never be put in is refused when it is stored, not when it is used (attacks 19, 23)."""
     assert integration.api is not None
+    fields = new.fields
+    if new.inputs is not None:
+        _check_inputs(integration, new.inputs)
+        fields = {"access_token": Secret("minted"), **fields}
     try:
-        resolve(integration.api.placement, new.fields)
+        resolve(integration.api.placement, fields)
     except PlaceholderUnresolved as error:
         raise invalid("material", f"the integration's templates need the field {error.args[0]}") from None
     except FieldRefused as error:

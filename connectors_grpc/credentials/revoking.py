@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from connectors_grpc import codec, logs
+from connectors_grpc.credentials.asking import Asking
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
+from connectors_grpc.credentials.obtaining import revocation
 from connectors_grpc.domain.ids import CredentialId, TenantId, TenantUid
 from connectors_grpc.domain.records import Credential, CredentialKind, CredentialState, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, VaultUnavailable
 from connectors_grpc.integrations import Integrations
-from connectors_grpc.oauth2 import token_request
 from connectors_grpc.oauth2.errors import OAuthError
 from connectors_grpc.oauth2.token_reply import check_revocation
 from connectors_grpc.ports import Clock, Documents, Outbound
@@ -67,7 +68,7 @@ class Revoking:
         self._tenants = tenants
         self._integrations = integrations
         self._keeper = keeper
-        self._outbound = outbound
+        self._asking = Asking(outbound, clock)
         self._clock = clock
 
     async def revoke(self, tenant: Tenant, held: Held, *, again: bool) -> ProviderResult:
@@ -103,18 +104,9 @@ class Revoking:
             client = await self._integrations.client_for(integration.id, tenant)
             material = await self._keeper.open(tenant, held)
             token = material.refresh_token or material.fields.get("access_token")
-            if token is None:
+            if token is None or not integration.oauth.revocation_endpoint:
                 return ProviderResult.NOT_SUPPORTED
-            request = token_request.revocation(
-                integration.oauth,
-                client,
-                token=token,
-                hint="refresh_token" if material.refresh_token else "access_token",
-                allow_private_addresses=integration.allow_private_addresses,
-            )
-            if request is None:
-                return ProviderResult.NOT_SUPPORTED
-            check_revocation(await self._outbound.send(request), self._clock.now())
+            await self._asking.ask(client, revocation(integration, integration.oauth, material, token), check_revocation)
         except VaultUnavailable:
             raise
         except (ConnectorsError, MaterialLost, OAuthError):

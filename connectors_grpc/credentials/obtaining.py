@@ -1,0 +1,68 @@
+"""How a credential comes by its next token: by its refresh token if it has one, else minted by its definition's grant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from connectors_grpc.credentials.asking import Build
+from connectors_grpc.domain.definition import Grant, Integration, OAuth, OAuthClient
+from connectors_grpc.domain.records import Material
+from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.oauth2 import minting, token_request
+from connectors_grpc.oauth2.assertions import Stamp
+from connectors_grpc.oauth2.token_reply import TokenReply, parse_token_reply
+from connectors_grpc.ports import HttpReply, HttpRequest
+from connectors_grpc.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A request to build, and how to read its answer."""
+
+    build: Build
+    read: Callable[[HttpReply, datetime], TokenReply]
+
+
+def way_to_token(integration: Integration, oauth: OAuth, material: Material) -> Way:
+    """The way to the next token. Raises: CREDENTIAL_EXPIRED (there is none), INTEGRATION_NOT_CONFIGURED."""
+    private = integration.allow_private_addresses
+    renewal, inputs = material.refresh_token, material.inputs
+
+    def refresh(client: OAuthClient, stamp: Stamp) -> HttpRequest:
+        assert renewal is not None
+        return token_request.refresh(oauth, client, refresh_token=renewal, allow_private_addresses=private, stamp=stamp)
+
+    def mint(client: OAuthClient, stamp: Stamp) -> HttpRequest:
+        assert inputs is not None
+        try:
+            return minting.minting(oauth, client, inputs, stamp=stamp, allow_private_addresses=private)
+        except minting.InputMissing as error:
+            raise ConnectorsError(Reason.PLACEHOLDER_UNRESOLVED, {"field": str(error.args[0])}) from None
+
+    if renewal is not None:
+        return Way(refresh, lambda reply, now: parse_token_reply(reply, oauth, now))
+    if inputs is None:
+        raise ConnectorsError(Reason.CREDENTIAL_EXPIRED, {"integration": integration.id})
+    if oauth.grant is Grant.AUTHORIZATION_CODE:
+        raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth.grant"})
+    return Way(mint, lambda reply, now: minting.parse_minted(reply, oauth, now))
+
+
+def revocation(integration: Integration, oauth: OAuth, material: Material, token: Secret) -> Build:
+    """How a token is revoked; the definition has a revocation endpoint."""
+
+    def build(client: OAuthClient, stamp: Stamp) -> HttpRequest:
+        request = token_request.revocation(
+            oauth,
+            client,
+            token=token,
+            hint="refresh_token" if material.refresh_token else "access_token",
+            allow_private_addresses=integration.allow_private_addresses,
+            stamp=stamp,
+        )
+        assert request is not None
+        return request
+
+    return build
