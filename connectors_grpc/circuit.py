@@ -29,17 +29,22 @@ class Circuits:
         self._most = most
         self._states: OrderedDict[str, _State] = OrderedDict()
 
-    def wait(self, name: str, now: float) -> float:
-        """0 if `name` may be asked now; else seconds to wait. Whoever is let through must report with `passed` or `failed`."""
+    def closed_for(self, name: str, now: float) -> float:
+        """As `wait`, without a turn: 0 if asking makes sense. Costs nothing to ask before there is anything to lose."""
         state = self._states.get(name)
         if state is None or state.failures < FAILURES:
             return 0.0
         if now < state.closed_until:
             return state.closed_until - now
-        if state.probing:
-            return 1.0
-        state.probing = True
-        return 0.0
+        return 1.0 if state.probing else 0.0
+
+    def wait(self, name: str, now: float) -> float:
+        """0 if `name` may be asked now; else seconds to wait. Whoever is let through must report with `passed` or `failed`."""
+        pause = self.closed_for(name, now)
+        state = self._states.get(name)
+        if not pause and state is not None and state.failures >= FAILURES:
+            state.probing = True
+        return pause
 
     def passed(self, name: str) -> None:
         """It answered as it should: the circuit closes."""

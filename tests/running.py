@@ -203,10 +203,13 @@ async def running_server(
     wanted = ServerSettings(
         grpc_listen=Address("127.0.0.1", 0),
         http_listen=Address("127.0.0.1", http_port),
-        vault_addr=openbao.address,
         vault_secret_id_file=openbao.vault.secret_id_file,
         bootstrap_keys=keys,
-        **{"state_dir": keys.parent / f"{keys.name}-{http_port}", **settings},
+        **{
+            "state_dir": keys.parent / f"{keys.name}-{http_port}",
+            "vault_addr": openbao.address,
+            **settings,
+        },
     )
     async with app.running(wanted, clock=clock) as grpc_server:
         address = f"127.0.0.1:{grpc_server.port}"

@@ -17,6 +17,7 @@ from datetime import datetime
 
 from connectors_grpc import lifecycle, logs
 from connectors_grpc.circuit import Circuits
+from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.asking import ask
 from connectors_grpc.credentials.backoff import Backoff
 from connectors_grpc.credentials.checks import check_state, needs_reauth, not_found
@@ -43,9 +44,12 @@ MARGIN = 2.0
 """Seconds that must be left on the lease beyond the provider's time-out."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Between two tries to store an answer. Short at its longest: nobody else may ask before we have had our try."""
+PATIENCE = 0.3
+"""Seconds that a write may take before the answer is laid on our own disk as well: who dies while the Vault is slow loses nothing."""
 GIVE_UP_AFTER = 1800.0
-"""Seconds after which an answer is left to the disk and the next start."""
+"""Seconds after which an answer is left to our disk, where the next refresh finds it. One that lies on no disk is never left."""
 
+CIRCUIT_OPEN = "circuit_open"
 PROVIDERS = frozenset((Reason.PROVIDER_UNAVAILABLE, Reason.OAUTH_CLIENT_REFUSED))
 """Failures after which the provider is left alone for a while, as far as this credential goes."""
 
@@ -66,13 +70,17 @@ def expires_at(reply: TokenReply, oauth: OAuth, sent: datetime) -> datetime | No
     return None if ttl is None else sent + ttl
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Turn:
-    """What a refresh holds while it is its turn. `key` seals the answer if the Vault goes away."""
+    """What a refresh holds while it is its turn. `key` seals the answer if the Vault goes away.
+
+    `unstored`: there is an answer that the Vault has not. The lease is not given back then, so that others wait, and know why.
+    """
 
     grip: Grip
     held: Held
     key: DataKey
+    unstored: bool = False
 
 
 class Renewing:
@@ -110,13 +118,15 @@ class Renewing:
         Raises: what `check_state` raises, NEEDS_REAUTH, OAUTH_CLIENT_REFUSED, PROVIDER_UNAVAILABLE, VAULT_UNAVAILABLE.
         """
         await self.recover()
+        self._check_recovered(tenant, credential_id)
         turn = await self._turn(tenant, credential_id, seen)
         if isinstance(turn, Held):
             return turn
         try:
             return await self._refresh(tenant, turn)
         finally:
-            await self._release(turn.grip)
+            if not turn.unstored:
+                await self._release(turn.grip)
 
     async def _release(self, grip: Grip) -> None:
         with contextlib.suppress(VaultUnavailable):
@@ -136,6 +146,7 @@ class Renewing:
             held = await self._current(tenant, credential_id)
             if held.credential.generation != seen:
                 return held
+            self._check_circuit(self._circuits.closed_for(held.credential.integration, self._clock.monotonic()))
             grip = await self._leases.acquire(tenant, credential_id, held.credential.version, watched)
             if grip is not None:
                 return await self._under(grip, tenant, credential_id, seen)
@@ -179,27 +190,33 @@ class Renewing:
         self._circuits.passed(integration.id)
         self.backoff.succeeded((tenant.uid, credential.id, credential.generation))
         answer = _answer(tenant, credential, material, reply, oauth, sent)
-        return await self._store(tenant, answer, oauth.refresh_rotation, turn.key)
+        return await self._store(tenant, answer, oauth.refresh_rotation, turn)
 
     async def _ask(
         self, tenant: Tenant, integration: Integration, oauth: OAuth, refresh_token: Secret, grip: Grip
     ) -> tuple[TokenReply, datetime]:
         client = await self._integrations.client_for(integration.id, tenant)
-        pause = self._circuits.wait(integration.id, self._clock.monotonic())
-        if pause:
-            raise ConnectorsError(Reason.PROVIDER_UNAVAILABLE, {"problem": "circuit_open"}, retry_after=pause)
         request = token_request.refresh(
             oauth, client, refresh_token=refresh_token, allow_private_addresses=integration.allow_private_addresses
         )
         if self._leases.time_left(grip) < request.timeout + MARGIN:
             raise ConnectorsError(Reason.VAULT_UNAVAILABLE, {"problem": "lease_too_short"}, retry_after=1.0)
+        self._check_circuit(self._circuits.wait(integration.id, self._clock.monotonic()))
         sent = self._clock.now()
         return await ask(self._outbound, self._clock, request, oauth), sent
+
+    @staticmethod
+    def _check_circuit(pause: float) -> None:
+        """Raises: PROVIDER_UNAVAILABLE while others' failures are answer enough."""
+        if pause:
+            raise ConnectorsError(Reason.PROVIDER_UNAVAILABLE, {"problem": CIRCUIT_OPEN}, retry_after=pause)
 
     def _failed(self, tenant: Tenant, credential: Credential, error: TokenError | ConnectorsError) -> ConnectorsError:
         """What callers are told; the provider's circuit and the credential's pause take note."""
         failure = error if isinstance(error, ConnectorsError) else connectors_error(error, refreshing=True)
         failure.metadata.setdefault("integration", credential.integration)
+        if failure.metadata.get("problem") == CIRCUIT_OPEN:
+            return failure  # nobody was asked, so nothing failed
         if failure.reason is Reason.PROVIDER_UNAVAILABLE:
             self._circuits.failed(credential.integration, self._clock.monotonic(), failure.retry_after)
         else:
@@ -228,20 +245,27 @@ class Renewing:
             self._changes.publish(Change(tenant=tenant.id, credential=ended.id))
             raise needs_reauth(written.credential)
 
-    async def _store(self, tenant: Tenant, answer: Answer, rotation: RefreshRotation, key: DataKey) -> Held:
+    async def _store(self, tenant: Tenant, answer: Answer, rotation: RefreshRotation, turn: _Turn) -> Held:
         """Store the answer, over whatever happened beside it; the store may be down for a while."""
         began, pause, spilled = self._clock.monotonic(), FIRST_PAUSE, ""
+        turn.unstored = True
         while True:
+            writing = asyncio.ensure_future(self._write(tenant, answer, rotation))
             try:
-                written = await self._write(tenant, answer, rotation)
+                if not (await asyncio.wait((writing,), timeout=PATIENCE))[0]:
+                    spilled = spilled or await self._spilled(answer, turn.key)
+                written = await writing
             except VaultUnavailable:
-                if not spilled:
-                    spilled = await self._spilled(answer, key)
-                if self._clock.monotonic() - began > GIVE_UP_AFTER:
+                spilled = spilled or await self._spilled(answer, turn.key)
+                if spilled and self._clock.monotonic() - began > GIVE_UP_AFTER:
+                    self._left_behind.append(spilled)
                     raise
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
+            finally:
+                writing.cancel()
+            turn.unstored = False
             if spilled:
                 self._spill.remove(spilled)
             if written is None:
@@ -283,19 +307,30 @@ class Renewing:
         return name if kept else ""
 
     async def recover(self) -> None:
-        """Store what an earlier life of this replica left on its disk, before anything is refreshed. Raises: VaultUnavailable.
+        """Store what an earlier life of this replica left on its disk, before anything is refreshed.
 
-        What can't be opened any more (the tenant was deleted: its key is gone) is removed.
+        What can't be opened any more (the tenant was deleted: its key is gone) is removed. What can't be read or stored for now
+        stays, holds up nothing but its own credential, and is tried again.
         """
         async with self._recovering:
-            while self._left_behind:
-                name = self._left_behind[0]
+            for name in tuple(self._left_behind):
                 try:
                     await self._restore(name)
-                except (MaterialLost, OSError):
+                except MaterialLost:
                     log.warning("spilled_answer_lost", target=name)
                     self._spill.remove(name)
-                self._left_behind.pop(0)
+                except FileNotFoundError:
+                    log.warning("spilled_answer_lost", target=name)
+                except (OSError, ConnectorsError, RecordMalformed) as error:
+                    log.warning("spilled_answer_kept", target=name, error=type(error).__name__)
+                    continue
+                self._left_behind.remove(name)
+
+    def _check_recovered(self, tenant: Tenant, credential_id: CredentialId) -> None:
+        """The stored refresh token is not to be sent while our disk has a newer one. Raises: VAULT_UNAVAILABLE."""
+        prefix = f"{tenant.id}.{credential_id}."
+        if any(name.startswith(prefix) for name in self._left_behind):
+            raise VaultUnavailable
 
     async def _restore(self, name: str) -> None:
         envelope = read_envelope(self._spill.read(name))

@@ -17,6 +17,7 @@ from connectors_grpc.codec import RecordMalformed, dump, load
 from connectors_grpc.credentials.keeping import MaterialLost, parse_material, serialise_material
 from connectors_grpc.domain.ids import CredentialId, TenantId, TenantUid
 from connectors_grpc.domain.records import Credential, Material
+from connectors_grpc.grammar import SEGMENT
 from connectors_grpc.ports import DataKey
 
 NONCE = 12
@@ -73,9 +74,12 @@ def seal(answer: Answer, key: DataKey) -> bytes:
 def read_envelope(content: bytes) -> Envelope:
     """What lies on disk, whose data key is still to be unwrapped. Raises: MaterialLost."""
     try:
-        return load(Envelope, json.loads(content))
-    except (ValueError, RecordMalformed):
+        envelope = load(Envelope, json.loads(content))
+    except (ValueError, RecursionError, RecordMalformed):
         raise MaterialLost from None
+    if not (SEGMENT.fullmatch(envelope.tenant) and SEGMENT.fullmatch(envelope.credential)):
+        raise MaterialLost
+    return envelope
 
 
 def open_envelope(envelope: Envelope, key: bytes) -> Answer:
