@@ -42,8 +42,8 @@ bounds: .venv/.dev
 lint: .venv/.dev ## ruff, import-linter, buf, drift of generated code
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python scripts/gen.py --check  # also lays out the google.api files that buf reads
 	@$(BIN)/buf lint && $(BIN)/buf format -d --exit-code proto
-	@$(BIN)/python scripts/gen.py --check
 
 type: .venv/.dev ## mypy, strict
 	@$(BIN)/mypy

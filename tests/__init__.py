@@ -1,0 +1,1 @@
+"""Tests: laws that every adapter keeps, real peers, and attacks by number."""

@@ -119,7 +119,7 @@ class VaultCiphers:
         if reply is None:
             raise KeyMissing
         latest, readable = (reply.field("data", field) for field in ("latest_version", "min_decryption_version"))
-        if not (_is_number(latest) and _is_number(readable) and 1 <= latest):
+        if not (_is_number(latest) and _is_number(readable) and latest >= 1):
             raise malformed(reply)
         return KeyVersions(latest, max(readable, 1))
 
