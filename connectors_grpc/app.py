@@ -103,7 +103,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
         TenantServicer(tenants, deleting, rotating, operations),
         IntegrationServicer(integrations, tenants, rotating),
         CredentialServicer(tenants, integrations, connecting, managing, refreshing, leasing, proxying),
-        ProxyServicer(proxying, leasing, Watching(changes, access)),
+        ProxyServicer(proxying, leasing, Watching(changes, access, tenants)),
         AccessServicer(access, tenants),
     )
     try:

@@ -83,6 +83,11 @@ class Tenants:
         """A page of all tenants' ids: for the platform's own work."""
         return await self._documents.list("tenants", after=after, limit=limit)
 
+    async def succeeded(self, tenant_id: TenantId, uid: TenantUid) -> bool:
+        """Whether another tenant has the id by now."""
+        tenant = await self._recent.get(tenant_id, self._read)
+        return tenant is not None and tenant.uid != uid
+
     async def bound(self, tenant_id: TenantId, uid: TenantUid) -> Tenant | None:
         """The tenant of that very uid, if it may be used now: for what was begun earlier, without a caller."""
         tenant = await self._recent.get(tenant_id, self._read)

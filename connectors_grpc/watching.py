@@ -17,6 +17,7 @@ from connectors_grpc.access import Access
 from connectors_grpc.domain.records import ApiKey
 from connectors_grpc.errors import ConnectorsError, Reason, VaultUnavailable
 from connectors_grpc.ports import Change, Changes
+from connectors_grpc.tenants import Tenants
 
 HEARTBEAT = 10.0
 MOST_WATCHERS = 1000
@@ -40,9 +41,10 @@ class _Count:
 class Watching:
     """The use case of WatchLeases."""
 
-    def __init__(self, changes: Changes, access: Access) -> None:
+    def __init__(self, changes: Changes, access: Access, tenants: Tenants) -> None:
         self._changes = changes
         self._access = access
+        self._tenants = tenants
         self._count = _Count()
 
     async def events(self, caller: ApiKey) -> AsyncIterator[Event]:
@@ -67,7 +69,7 @@ class Watching:
                 if change is None or (isinstance(change, Change) and change.integration is not None):
                     # Which leases hang on an integration only the sidecar could know; such changes are an admin's, and rare.
                     yield Signal.RESYNC
-                elif isinstance(change, Signal) or _concerns(caller, change):
+                elif isinstance(change, Signal) or await self._concerns(caller, change):
                     yield change
         finally:
             self._count.open -= 1
@@ -76,11 +78,16 @@ class Watching:
         if not self._changes.hears():
             raise VaultUnavailable
 
+    async def _concerns(self, caller: ApiKey, change: Change) -> bool:
+        """App keys' ids are no secret, and a sidecar can't tell beforehand which it will meet: it hears of every revoked one.
 
-def _concerns(caller: ApiKey, change: Change) -> bool:
-    """App keys' ids are no secret, and a sidecar can't tell beforehand which it will meet: it hears of every revoked one."""
-    if change.key is not None:
-        return True
-    return (change.tenant is None or policy.covers_tenant(caller.scope, change.tenant)) and (
-        change.credential is None or policy.covers_credential(caller.scope, change.credential)
-    )
+        Of a tenant that was re-created under a name in its scope it hears nothing (attack 38).
+        """
+        if change.key is not None:
+            return True
+        if change.credential is not None and not policy.covers_credential(caller.scope, change.credential):
+            return False
+        if change.tenant is None or caller.scope.tenants is None:
+            return True
+        uid = caller.scope.tenants.get(change.tenant)
+        return uid is not None and not await self._tenants.succeeded(change.tenant, uid)

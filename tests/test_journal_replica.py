@@ -17,8 +17,9 @@ from connectors_grpc.domain.records import Role
 from connectors_grpc.errors import VaultUnavailable
 from connectors_grpc.journals import JournaledChanges, Pace
 from connectors_grpc.journals.replica import FOLDER
-from connectors_grpc.memory import ManualClock, MemoryDocuments, Outage
+from connectors_grpc.memory import ManualClock, MemoryCiphers, MemoryDocuments, Outage
 from connectors_grpc.ports import Change, Document, DocumentPage, Json
+from connectors_grpc.tenants import Tenants
 from connectors_grpc.watching import Event, Signal, Watching
 
 PACE = Pace(poll=0.1, gap=0.05, beat=0.1, alone=2.0, deadline=0.5, longest_pause=0.2)
@@ -257,7 +258,8 @@ async def test_streams_are_cut_while_the_others_can_not_be_heard() -> None:
         access = Access(MemoryDocuments(), two, LogAudit(), ManualClock())
         text = access.new_text(KeyId("sidecar"))
         assert await access.bootstrap(KeyId("sidecar"), Role.SIDECAR, text)
-        watching = Watching(two, access)
+        tenants = Tenants(MemoryDocuments(), MemoryCiphers(), two, LogAudit(), ManualClock())
+        watching = Watching(two, access, tenants)
         events = watching.events(await access.authenticate(text))
         assert await anext(events) is Signal.RESYNC
         view_two.outage.down = True
