@@ -20,6 +20,7 @@ from connectors_grpc.catalogue import load_catalogue
 from connectors_grpc.clock import SystemClock
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.flows import Flows
+from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.keeping import Keeper
 from connectors_grpc.credentials.leasing import Leasing
 from connectors_grpc.credentials.managing import Managing
@@ -85,12 +86,13 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     keeper = Keeper(secrets, cipher, clock)
     spill = SpillDirectory(settings.state_dir / "spill")
     leases = RefreshLeases(records, clock, spill.replica)
-    renewing = Renewing(keeper, tenants, integrations, outbound, leases, spill, changes, audit, clock)
+    calls = InFlight()
+    renewing = Renewing(keeper, tenants, integrations, outbound, leases, spill, changes, audit, clock, calls)
     refreshing = Refreshing(keeper, integrations, renewing, clock)
     revoking = Revoking(records, tenants, integrations, keeper, outbound, clock)
     managing = Managing(tenants, integrations, keeper, revoking, changes, audit, clock)
     leasing = Leasing(tenants, integrations, refreshing, access, audit, clock)
-    proxying = Proxying(leasing, outbound, audit)
+    proxying = Proxying(leasing, outbound, calls, audit)
     flows = Flows(records, clock)
     connecting = Connecting(
         flows, tenants, integrations, managing, platform_cipher, outbound, audit, clock, settings.base_url

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.leasing import InUse, Leasing
 from connectors_grpc.domain.ids import CredentialId, TenantId
 from connectors_grpc.domain.records import ApiKey
@@ -38,8 +39,9 @@ class Call:
 class Proxying:
     """The use case of Call."""
 
-    def __init__(self, leasing: Leasing, outbound: Outbound, audit: Audit) -> None:
+    def __init__(self, leasing: Leasing, outbound: Outbound, calls: InFlight, audit: Audit) -> None:
         self._leasing = leasing
+        self._calls = calls
         self._outbound = outbound
         self._audit = audit
 
@@ -53,8 +55,10 @@ class Proxying:
         """
         _check(call)
         use = await self._leasing.use(caller, tenant, credential, min_ttl=timedelta(seconds=min(timeout, LONGEST)))
-        reply = await self._send(use, call, timeout)
         generation = use.held.credential.generation
+        # A refresh that would kill this token waits for the call to end.
+        with self._calls.call((use.tenant.uid, credential, generation)):
+            reply = await self._send(use, call, timeout)
         if reply.status == 401 and use.held.credential.refreshable:
             again = await self._leasing.use(caller, tenant, credential, rejected_generation=generation)
             if again.held.credential.generation != generation:

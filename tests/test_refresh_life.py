@@ -14,10 +14,13 @@ from connectors_grpc.credentials.insisting import insist
 from connectors_grpc.domain.ids import CredentialId, TenantId
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason, VaultUnavailable
 from connectors_grpc.flight import SingleFlight
+from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as definitions
 from connectors_grpc.memory import MemoryDocuments, Outage
 from connectors_grpc.simulator.misbehaviour import Endpoint, Misbehaviour, Queued
+from connectors_grpc.vault import VaultDocuments, VaultSettings, connect
+from tests.providers import recording_upstream
 from tests.running import refused
-from tests.worlds import LIFETIME, ShiftedClock, State, World
+from tests.worlds import LIFETIME, ShiftedClock, State, World, until
 
 
 async def test_a_token_near_its_end_is_refreshed_on_the_way(world: World) -> None:
@@ -249,3 +252,41 @@ async def test_insisting_ends_with_what_was_stored_or_with_the_last_refusal(monk
     with pytest.raises(VaultUnavailable):
         await insist(never, TenantId("acme"), CredentialId("notes"))
     assert tries == insisting.ATTEMPTS
+
+
+async def test_a_refresh_that_kills_the_old_token_lets_calls_under_way_end_first(
+    world: World, timed_vault: VaultSettings
+) -> None:
+    """The upstream answers late; the refresh is not sent before it has (rotation classes, refresh_ends_access_token)."""
+    arrived, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: object) -> bytes:
+        arrived.set()
+        await release.wait()
+        return b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+    async with recording_upstream(slow) as upstream:
+        current = await world.admin.call(
+            "GetIntegration", definitions.GetIntegrationRequest(integration=world.integration)
+        )
+        oauth = current.integration.oauth
+        oauth.refresh_ends_access_token = True
+        wanted = definitions.Integration(id=world.integration, oauth=oauth, api=definitions.Api(base_url=upstream.url))
+        await world.admin.call("UpdateIntegration", definitions.UpdateIntegrationRequest(integration=wanted))
+        await world.connect()
+        call = asyncio.create_task(world.whoami())
+        await arrived.wait()
+        refresh = asyncio.create_task(world.refresh())
+        await until(lambda: held_back(world, timed_vault))
+        assert not world.asked()
+        release.set()
+        assert await call == 200
+        assert (await refresh).generation == 2
+    assert len(world.asked()) == 1
+
+
+async def held_back(world: World, vault: VaultSettings) -> bool:
+    """Whether the refresh has its turn, so that all it can wait for is the call."""
+    async with connect(vault) as client:
+        document = await VaultDocuments(client, mount="connectors").read(f"refresh/{world.tenant}.{world.integration}")
+    return document is not None and bool(document.data.get("owner"))

@@ -21,6 +21,7 @@ from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.asking import ask
 from connectors_grpc.credentials.backoff import Backoff
 from connectors_grpc.credentials.checks import check_state, needs_reauth, not_found
+from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
 from connectors_grpc.credentials.refresh_lease import TTL, Grip, RefreshLeases, Watched
 from connectors_grpc.credentials.sealing import Answer, open_envelope, read_envelope, seal
@@ -45,7 +46,7 @@ MARGIN = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Between two tries to store an answer. Short at its longest: nobody else may ask before we have had our try."""
 PATIENCE = 0.3
-"""Seconds that a write may take before the answer is laid on our own disk as well: who dies while the Vault is slow loses nothing."""
+"""Seconds that a write may take before the answer is laid on our own disk too: who dies while the Vault is slow loses nothing."""
 GIVE_UP_AFTER = 1800.0
 """Seconds after which an answer is left to our disk, where the next refresh finds it. One that lies on no disk is never left."""
 
@@ -97,7 +98,9 @@ class Renewing:
         changes: Changes,
         audit: Audit,
         clock: Clock,
+        calls: InFlight,
     ) -> None:
+        self._calls = calls
         self._keeper = keeper
         self._tenants = tenants
         self._integrations = integrations
@@ -181,6 +184,8 @@ class Renewing:
             raise needs_reauth(credential) from None
         if material.refresh_token is None:
             raise ConnectorsError(Reason.CREDENTIAL_EXPIRED, {"tenant": tenant.id, "credential": credential.id})
+        if oauth.refresh_ends_access_token:
+            await self._calls.ended((tenant.uid, credential.id, credential.generation))
         try:
             reply, sent = await self._ask(tenant, integration, oauth, material.refresh_token, turn.grip)
         except InvalidGrant:
