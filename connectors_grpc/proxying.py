@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from connectors_grpc.credentials.identity import Identity, read_identity
 from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.leasing import InUse, Leasing
 from connectors_grpc.domain.ids import CredentialId, TenantId
@@ -68,16 +69,16 @@ class Proxying:
         )
         return reply
 
-    async def verify(self, caller: ApiKey, tenant: TenantId, credential: CredentialId) -> int:
-        """The status of the integration's identity call. Raises: INTEGRATION_NOT_CONFIGURED, and as `call`."""
+    async def verify(self, caller: ApiKey, tenant: TenantId, credential: CredentialId) -> Identity:
+        """What the integration's identity call says. Raises: INTEGRATION_NOT_CONFIGURED, and as `call`."""
         use = await self._leasing.use(caller, tenant, credential)
         if not use.api.identity_path:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "api.identity_path"})
         reply = await self._send(use, Call("GET", use.api.identity_path, (), b""), LONGEST)
-        self._audit.record(
-            "VerifyCredential", caller=caller.id, tenant=tenant, target=credential, result=str(reply.status)
-        )
-        return reply.status
+        identity = read_identity(reply, use.api)
+        result = "accepted" if identity.accepted else "not accepted"
+        self._audit.record("VerifyCredential", caller=caller.id, tenant=tenant, target=credential, result=result)
+        return identity
 
     async def _send(self, use: InUse, call: Call, timeout: float) -> HttpReply:
         try:

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
-from connectors_grpc.domain.definition import OAuth, OAuthClient
+from connectors_grpc.domain.definition import OAuthClient
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.oauth2.assertions import Stamp
 from connectors_grpc.oauth2.errors import SECRET_ERRORS, ClientRefused, Malformed
-from connectors_grpc.oauth2.token_reply import TokenReply, parse_token_reply
 from connectors_grpc.ports import Clock, HttpReply, HttpRequest, Outbound
 
 Value = TypeVar("Value")
@@ -88,9 +87,3 @@ def _fingerprint(client: OAuthClient) -> bytes:
     """Tells clients apart, by id and secrets in their order."""
     texts = (client.client_id, *(one.secret.reveal() for one in client.each() if one.secret is not None))
     return hashlib.sha256("\0".join(texts).encode()).digest()
-
-
-async def ask(outbound: Outbound, clock: Clock, request: HttpRequest, oauth: OAuth) -> TokenReply:
-    """One token request of a client with one secret. Raises: as `Asking.ask`."""
-    read: Callable[[HttpReply, datetime], TokenReply] = lambda reply, now: parse_token_reply(reply, oauth, now)  # noqa: E731
-    return (await Asking(outbound, clock).ask(OAuthClient(""), lambda _client, _stamp: request, read))[0]

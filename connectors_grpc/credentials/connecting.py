@@ -12,19 +12,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from connectors_grpc.credentials.asking import ask
+from connectors_grpc.credentials.asking import Asking
+from connectors_grpc.credentials.devices import Devices, DeviceStarted
 from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, new_handle, unknown
-from connectors_grpc.credentials.insisting import insist
-from connectors_grpc.credentials.managing import Managing, NewMaterial
-from connectors_grpc.credentials.renewing import expires_at
-from connectors_grpc.domain.definition import Integration, OAuth, OAuthClient
+from connectors_grpc.credentials.granting import Granting
+from connectors_grpc.credentials.managing import Managing
+from connectors_grpc.domain.definition import Grant, Integration, OAuth, OAuthClient
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
-from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, Tenant
+from connectors_grpc.domain.records import ApiKey, Credential, CredentialState, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.flight import SingleFlight
 from connectors_grpc.integrations import PLATFORM_KEY, Integrations
 from connectors_grpc.oauth2 import authorize, token_request
 from connectors_grpc.oauth2.errors import OAuthError, connectors_error
+from connectors_grpc.oauth2.pushed import pushed_request, pushed_url
+from connectors_grpc.oauth2.token_reply import parse_token_reply
 from connectors_grpc.ports import Audit, Ciphers, Clock, Outbound
 from connectors_grpc.secret import Secret
 from connectors_grpc.tenants import Tenants
@@ -33,7 +35,6 @@ CallbackParameters = Mapping[str, Sequence[str]]
 """Every value of every parameter: that one comes twice is for the protocol to refuse."""
 
 MOST_SCOPES = 100
-MOST_CONFLICTS = 10
 REDIRECT_URI = re.compile(r"https?://[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]+")
 """Characters of a URI but the fragment's mark.  Source: RFC 3986 section 2."""
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,512}")
@@ -41,11 +42,12 @@ SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,512}")
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A link for a person's browser."""
+    """A link for a person's browser; `device` besides, where they type a code."""
 
     url: str
     expire_time: datetime
     credential: CredentialId
+    device: DeviceStarted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,9 @@ class Connecting:
         self._integrations = integrations
         self._managing = managing
         self._ciphers = ciphers
-        self._outbound = outbound
+        self._asking = Asking(outbound, clock)
+        self._granting = Granting(managing, outbound, audit)
+        self._devices = Devices(flows, tenants, integrations, self._granting, ciphers, self._asking, clock)
         self._audit = audit
         self._clock = clock
         self._public_url = public_url.rstrip("/")
@@ -105,23 +109,40 @@ class Connecting:
         *,
         scopes: tuple[str, ...],
         redirect_uri: str,
+        device: bool = False,
+        allow_account_change: bool = False,
     ) -> Started:
-        """A one-time link. Raises: INTEGRATION_NOT_CONFIGURED, TENANT_SUSPENDED, INVALID_FIELD."""
+        """A one-time link, or a device's code.
+
+        Raises: INTEGRATION_NOT_CONFIGURED, TENANT_SUSPENDED, INVALID_FIELD; with `redirect_uri` or `device` what the provider's
+        refusal comes to, too.
+        """
         tenant = await self._tenants.usable(caller, tenant_id)
         integration = await self._integrations.get(integration_id)
         oauth = _oauth(integration)
         await self._integrations.client_for(integration_id, tenant)
         _check_scopes(scopes)
+        credential_id = credential_id or CredentialId(integration_id)
         flow = Flow(
             stage=Stage.LINK,
             tenant=tenant.id,
             tenant_uid=tenant.uid,
             integration=integration_id,
-            credential=credential_id or CredentialId(integration_id),
-            scopes=scopes or oauth.scopes,
+            credential=credential_id,
+            scopes=await self._extended(tenant, integration_id, credential_id, scopes or oauth.scopes),
             started_by=caller.id,
             expire_time=self._clock.now() + FLOW_TTL,
+            allow_account_change=allow_account_change,
         )
+        if device:
+            if redirect_uri:
+                raise invalid("redirect_uri", "not with `device`")
+            started = await self._devices.start(flow, tenant, integration, oauth)
+            self._record(flow, "StartAuthorization", "started")
+            link = started.verification_uri_complete or started.verification_uri
+            return Started(link, started.flow.expire_time, credential_id, started)
+        if not oauth.authorization_endpoint:
+            raise _not_configured(integration_id, "oauth.authorization_endpoint")
         if redirect_uri:
             _check_redirect_uri(redirect_uri)
             url, _ = await self._begin(replace(flow, redirect_uri=redirect_uri, binding=caller.id), tenant, integration)
@@ -131,6 +152,15 @@ class Connecting:
             url = f"{self._public_url}/connect/{handle}"
         self._record(flow, "StartAuthorization", "started")
         return Started(url, flow.expire_time, flow.credential)
+
+    async def _extended(
+        self, tenant: Tenant, integration_id: IntegrationId, credential_id: CredentialId, scopes: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """With those that the credential has: connecting again only adds. Not more than the bound, though."""
+        there = await self._managing.find(tenant, credential_id)
+        if there is None or there.integration != integration_id or there.state is CredentialState.REVOKED:
+            return scopes
+        return tuple(dict.fromkeys((*scopes, *there.granted_scopes)))[:MOST_SCOPES]
 
     async def show(self, handle: str) -> Invitation:
         """What a link is for. Looking uses nothing up: link previews look too. Raises: FLOW_NOT_FOUND."""
@@ -150,7 +180,12 @@ class Connecting:
         cookie = new_handle()
         redirect_uri = f"{self._public_url}/oauth/callback/{flow.integration}"
         begun = replace(flow, redirect_uri=redirect_uri, binding=digest(cookie))
-        url, state = await self._begin(begun, tenant, await self._integrations.get(flow.integration))
+        try:
+            url, state = await self._begin(begun, tenant, await self._integrations.get(flow.integration))
+        except ConnectorsError as error:
+            if error.reason is Reason.PROVIDER_UNAVAILABLE:
+                await self._flows.put(handle, flow)  # nothing has happened yet: the person may press again
+            raise
         age = int((flow.expire_time - self._clock.now()).total_seconds())
         return Begun(url, cookie_suffix(state), Secret(cookie), max(age, 1))
 
@@ -161,7 +196,7 @@ class Connecting:
         sealed = await self._ciphers.encrypt(PLATFORM_KEY, digest(state).encode(), verifier.encode())
         await self._flows.put(state, replace(flow, stage=Stage.BEGUN, verifier=sealed))
         challenge = authorize.code_challenge(Secret(verifier)) if oauth.pkce else None
-        url = authorize.authorization_url(
+        wanted = authorize.authorization_request(
             oauth,
             client_id=client.client_id,
             redirect_uri=flow.redirect_uri,
@@ -169,6 +204,18 @@ class Connecting:
             challenge=challenge,
             scopes=flow.scopes,
         )
+        if not oauth.pushed_authorization_request_endpoint:
+            return authorize.with_query(oauth.authorization_endpoint, wanted), state
+        try:
+            url, _ = await self._asking.ask(
+                client,
+                lambda one, stamp: pushed_request(
+                    oauth, one, wanted, stamp=stamp, allow_private_addresses=integration.allow_private_addresses
+                ),
+                lambda reply, now: pushed_url(reply, oauth, client.client_id, now),
+            )
+        except OAuthError as error:
+            raise connectors_error(error) from None
         return url, state
 
     async def finish(
@@ -186,8 +233,13 @@ class Connecting:
         return await self._finish(flow, state, parameters)
 
     async def complete(self, caller: ApiKey, parameters: CallbackParameters) -> Credential:
-        """What the provider sent to the platform's own page, given by the key that began it. Raises: as `finish`."""
+        """What the provider sent to the platform's own page, or a device's `state` alone, by the key that began it.
+
+        Raises: as `finish`; AUTHORIZATION_PENDING.
+        """
         state = _state(parameters)
+        if parameters.keys() == {"state"} and await self._flows.is_at(state, Stage.DEVICE):
+            return await self.flights.run(state, lambda: self._devices.poll(caller, state))
         return await self._finish(await self._flows.take(state, Stage.BEGUN, binding=caller.id), state, parameters)
 
     async def _finish(self, flow: Flow, state: str, parameters: CallbackParameters) -> Credential:
@@ -210,39 +262,21 @@ class Connecting:
         oauth = _oauth(integration)
         client: OAuthClient = await self._integrations.client_for(integration.id, tenant)
         verifier = await self._ciphers.decrypt(PLATFORM_KEY, digest(state).encode(), flow.verifier)
-        request = token_request.code_exchange(
-            oauth,
+        proof = Secret(verifier.decode()) if oauth.pkce else None
+        reply, sent = await self._asking.ask(
             client,
-            code=code,
-            redirect_uri=flow.redirect_uri,
-            verifier=Secret(verifier.decode()) if oauth.pkce else None,
-            allow_private_addresses=integration.allow_private_addresses,
+            lambda one, stamp: token_request.code_exchange(
+                oauth,
+                one,
+                code=code,
+                redirect_uri=flow.redirect_uri,
+                verifier=proof,
+                allow_private_addresses=integration.allow_private_addresses,
+                stamp=stamp,
+            ),
+            lambda answer, now: parse_token_reply(answer, oauth, now),
         )
-        sent = self._clock.now()
-        reply = await ask(self._outbound, self._clock, request, oauth)
-        new = NewMaterial(
-            kind=CredentialKind.OAUTH,
-            fields={**reply.extra, "access_token": reply.access_token},
-            refresh_token=reply.refresh_token,
-            expire_time=expires_at(reply, oauth, sent),
-            scopes=flow.scopes if reply.scopes is None else reply.scopes,
-            requested_scopes=flow.scopes,
-            issue_time=sent,
-            token_type=reply.token_type,
-        )
-        credential = await insist(lambda: self._store(flow, tenant, integration, new), tenant.id, flow.credential)
-        self._record(flow, "CompleteAuthorization", "connected")
-        return credential
-
-    async def _store(self, flow: Flow, tenant: Tenant, integration: Integration, new: NewMaterial) -> Credential:
-        """Over whatever is there: a person has just consented, so that who wrote in between gives way."""
-        for _ in range(MOST_CONFLICTS):
-            try:
-                return await self._managing.store(tenant, integration, flow.credential, new, caller=flow.started_by)
-            except ConnectorsError as error:
-                if error.reason is not Reason.CONFLICT:
-                    raise
-        raise ConnectorsError(Reason.CONFLICT)
+        return await self._granting.keep(flow, tenant, integration, oauth, reply, sent)
 
     def _record(self, flow: Flow, action: str, result: str) -> None:
         self._audit.record(action, caller=flow.started_by, tenant=flow.tenant, target=flow.credential, result=result)
@@ -268,9 +302,16 @@ def _check_scopes(scopes: Sequence[str]) -> None:
 
 
 def _oauth(integration: Integration) -> OAuth:
+    """The OAuth side, where a person is to consent. Raises: INTEGRATION_NOT_CONFIGURED."""
     if integration.oauth is None:
-        raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"integration": integration.id, "missing": "oauth"})
+        raise _not_configured(integration.id, "oauth")
+    if integration.oauth.grant is not Grant.AUTHORIZATION_CODE:
+        raise _not_configured(integration.id, "oauth.authorization_endpoint")
     return integration.oauth
+
+
+def _not_configured(integration_id: IntegrationId, missing: str) -> ConnectorsError:
+    return ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"integration": integration_id, "missing": missing})
 
 
 def _check_redirect_uri(uri: str) -> None:

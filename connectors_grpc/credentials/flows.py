@@ -26,16 +26,18 @@ SPENT: Json = {"spent": True}
 
 
 class Stage(StrEnum):
-    """Where a flow is: its link was given, or a browser or key has begun it."""
+    """Where a flow is: its link was given, a browser or key has begun it, or a person types its code on a device."""
 
     LINK = "link"
     BEGUN = "begun"
+    DEVICE = "device"
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
     """One pending connection. `binding` is the SHA-256 of the browser's cookie, or the id of the key that began it;
-    `verifier` is the PKCE verifier under the platform's key.
+    `verifier` is the PKCE verifier, or the device code, under the platform's key. A device is asked for at `poll_time` again,
+    every `interval`.
     """
 
     stage: Stage
@@ -49,6 +51,9 @@ class Flow:
     redirect_uri: str = ""
     binding: str = ""
     verifier: str = ""
+    allow_account_change: bool = False
+    poll_time: datetime | None = None
+    interval: timedelta = timedelta(0)
 
 
 def new_handle() -> str:
@@ -80,6 +85,28 @@ class Flows:
     async def peek(self, handle: str, stage: Stage) -> Flow:
         """Look without using it up. Raises: FLOW_NOT_FOUND."""
         return (await self._read(handle, stage))[0]
+
+    async def look(self, handle: str, stage: Stage, *, binding: str) -> tuple[Flow, int]:
+        """Look without using it up, by whom it is bound to; with the version, for `rewrite`. Raises: FLOW_NOT_FOUND."""
+        flow, version = await self._read(handle, stage)
+        if not secrets.compare_digest(flow.binding, binding):
+            raise unknown()
+        return flow, version
+
+    async def is_at(self, handle: str, stage: Stage) -> bool:
+        """Whether there is such a flow at that stage."""
+        with contextlib.suppress(ConnectorsError):
+            await self._read(handle, stage)
+            return True
+        return False
+
+    async def rewrite(self, handle: str, flow: Flow, version: int) -> int:
+        """Change it; of two that do so at once, one does. Raises: Conflict."""
+        return await self._documents.write(f"flows/{digest(handle)}", codec.dump(flow), cas=version)
+
+    async def drop(self, handle: str) -> None:
+        """Forget it."""
+        await self._documents.purge(f"flows/{digest(handle)}")
 
     async def take(self, handle: str, stage: Stage, *, binding: str | None = None) -> Flow:
         """Use it up. `binding` must be the flow's, or it stays where it is. Raises: FLOW_NOT_FOUND."""

@@ -16,10 +16,10 @@ from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Grant, Integration
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, CredentialState, Material, Tenant
-from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason, invalid
+from connectors_grpc.errors import Conflict, ConnectorsError, FieldViolation, KeyMissing, Reason, invalid
 from connectors_grpc.inject import FieldRefused, PlaceholderUnresolved, resolve
 from connectors_grpc.integrations import Integrations
-from connectors_grpc.oauth2.minting import INSTALLATION, needed
+from connectors_grpc.oauth2.minting import input_problems
 from connectors_grpc.ports import Audit, Change, Changes, Clock
 from connectors_grpc.secret import Secret
 from connectors_grpc.tenants import Tenants
@@ -92,7 +92,9 @@ class Managing:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "api"})
         _check_fills(integration, new)
         hosts = sealed_hosts(integration.api)
-        material = Material(integration.id, new.fields, hosts, new.refresh_token, new.token_type, new.inputs)
+        material = Material(
+            integration.id, new.fields, hosts, new.refresh_token, new.token_type, _inputs(integration, new)
+        )
         there = await self._keeper.read(tenant, credential_id)
         old = None if there is None else there.credential
         if old is not None and old.integration != integration.id and old.state is not CredentialState.REVOKED:
@@ -114,7 +116,7 @@ class Managing:
             update_time=now,
             enabled=True if old is None else old.enabled,
             granted_scopes=new.scopes,
-            requested_scopes=new.requested_scopes,
+            requested_scopes=new.requested_scopes or _default_scopes(integration, minted),
             hosts=hosts,
             issue_time=new.issue_time or now,
             # What is minted has ended before it began: it is due at its first use.
@@ -134,6 +136,11 @@ class Managing:
             raise ConnectorsError(Reason.TENANT_NOT_FOUND, {"tenant": tenant.id}) from None
         self._done("StoreCredential", caller, held.credential, "stored")
         return held.credential
+
+    async def find(self, tenant: Tenant, credential_id: CredentialId) -> Credential | None:
+        """What is there, if anything."""
+        held = await self._keeper.read(tenant, credential_id)
+        return None if held is None else held.credential
 
     async def get(self, caller: ApiKey, tenant_id: TenantId, credential_id: CredentialId) -> Credential:
         """As stored. Raises: CREDENTIAL_NOT_FOUND."""
@@ -260,15 +267,26 @@ def _check_account(integration: Integration, old: Credential, new: NewMaterial) 
         raise ConnectorsError(Reason.ACCOUNT_MISMATCH, {"credential": old.id, "problem": problem})
 
 
+def _inputs(integration: Integration, new: NewMaterial) -> Mapping[str, Secret] | None:
+    """What to mint from, with the scopes to ask for if they are not the definition's."""
+    if new.inputs is None or integration.oauth is None or not new.requested_scopes:
+        return new.inputs
+    return {**new.inputs, "scope": Secret(integration.oauth.scope_separator.join(new.requested_scopes))}
+
+
+def _default_scopes(integration: Integration, minted: bool) -> tuple[str, ...]:
+    return integration.oauth.scopes if minted and integration.oauth is not None else ()
+
+
 def _check_inputs(integration: Integration, inputs: Mapping[str, Secret]) -> None:
     """Exactly what the definition's grant needs. Raises: INVALID_FIELD."""
     if integration.oauth is None or integration.oauth.grant is Grant.AUTHORIZATION_CODE:
         raise invalid("material", "a person grants this integration: StartAuthorization gives a link")
-    wanted = set(needed(integration.oauth))
-    for name in sorted(wanted ^ (inputs.keys() - {"scope"})):
-        raise invalid(f"grant.{name}", "needed by this grant" if name in wanted else "this grant takes no such field")
-    if "installation_id" in wanted and INSTALLATION.fullmatch(inputs["installation_id"].reveal()) is None:
-        raise invalid("grant.installation_id", "a number of up to 20 digits is wanted")
+    violations = tuple(
+        FieldViolation(f"grant.{name}", text) for name, text in input_problems(integration.oauth, inputs)
+    )
+    if violations:
+        raise ConnectorsError(Reason.INVALID_FIELD, fields=violations)
 
 
 def _check_fills(integration: Integration, new: NewMaterial) -> None:

@@ -18,23 +18,24 @@ from datetime import datetime
 from connectors_grpc import lifecycle, logs
 from connectors_grpc.circuit import Circuits
 from connectors_grpc.codec import RecordMalformed
-from connectors_grpc.credentials.asking import ask
+from connectors_grpc.credentials.asking import Asking
 from connectors_grpc.credentials.backoff import Backoff
 from connectors_grpc.credentials.checks import check_state, needs_reauth, not_found
 from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
+from connectors_grpc.credentials.obtaining import Way, way_to_token
 from connectors_grpc.credentials.refresh_lease import TTL, Grip, RefreshLeases, Watched
 from connectors_grpc.credentials.sealing import Answer, open_envelope, read_envelope, seal
 from connectors_grpc.credentials.settling import settle
-from connectors_grpc.domain.definition import Integration, OAuth, RefreshRotation
+from connectors_grpc.domain.definition import Integration, OAuth, OAuthClient, RefreshRotation
 from connectors_grpc.domain.ids import CredentialId
 from connectors_grpc.domain.records import Credential, Material, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason, VaultUnavailable
 from connectors_grpc.integrations import Integrations
-from connectors_grpc.oauth2 import token_request
+from connectors_grpc.oauth2.assertions import Stamp
 from connectors_grpc.oauth2.errors import InvalidGrant, TokenError, connectors_error
 from connectors_grpc.oauth2.token_reply import TokenReply
-from connectors_grpc.ports import Audit, Change, Changes, Clock, DataKey, Outbound, Spill
+from connectors_grpc.ports import Audit, Change, Changes, Clock, DataKey, HttpRequest, Outbound, Spill
 from connectors_grpc.secret import Secret
 from connectors_grpc.tenants import Tenants
 
@@ -104,7 +105,7 @@ class Renewing:
         self._keeper = keeper
         self._tenants = tenants
         self._integrations = integrations
-        self._outbound = outbound
+        self._asking = Asking(outbound, clock)
         self._leases = leases
         self._spill = spill
         self._changes = changes
@@ -182,12 +183,11 @@ class Renewing:
             material = await self._keeper.open(tenant, turn.held)
         except MaterialLost:
             raise needs_reauth(credential) from None
-        if material.refresh_token is None:
-            raise ConnectorsError(Reason.CREDENTIAL_EXPIRED, {"tenant": tenant.id, "credential": credential.id})
+        way = way_to_token(integration, oauth, material)
         if oauth.refresh_ends_access_token:
             await self._calls.ended((tenant.uid, credential.id, credential.generation))
         try:
-            reply, sent = await self._ask(tenant, integration, oauth, material.refresh_token, turn.grip)
+            reply, sent = await self._ask(tenant, integration, way, turn.grip)
         except InvalidGrant:
             return await self._refused(tenant, turn)
         except (TokenError, ConnectorsError) as error:
@@ -197,18 +197,17 @@ class Renewing:
         answer = _answer(tenant, credential, material, reply, oauth, sent)
         return await self._store(tenant, answer, oauth.refresh_rotation, turn)
 
-    async def _ask(
-        self, tenant: Tenant, integration: Integration, oauth: OAuth, refresh_token: Secret, grip: Grip
-    ) -> tuple[TokenReply, datetime]:
+    async def _ask(self, tenant: Tenant, integration: Integration, way: Way, grip: Grip) -> tuple[TokenReply, datetime]:
         client = await self._integrations.client_for(integration.id, tenant)
-        request = token_request.refresh(
-            oauth, client, refresh_token=refresh_token, allow_private_addresses=integration.allow_private_addresses
-        )
-        if self._leases.time_left(grip) < request.timeout + MARGIN:
-            raise ConnectorsError(Reason.VAULT_UNAVAILABLE, {"problem": "lease_too_short"}, retry_after=1.0)
+
+        def build(one: OAuthClient, stamp: Stamp) -> HttpRequest:
+            request = way.build(one, stamp)
+            if self._leases.time_left(grip) < request.timeout + MARGIN:
+                raise ConnectorsError(Reason.VAULT_UNAVAILABLE, {"problem": "lease_too_short"}, retry_after=1.0)
+            return request
+
         self._check_circuit(self._circuits.wait(integration.id, self._clock.monotonic()))
-        sent = self._clock.now()
-        return await ask(self._outbound, self._clock, request, oauth), sent
+        return await self._asking.ask(client, build, way.read)
 
     @staticmethod
     def _check_circuit(pause: float) -> None:
@@ -376,6 +375,7 @@ def _answer(
 ) -> Answer:
     """What to store. A reply without refresh token keeps the old one; without scope, what was granted."""
     old = material.refresh_token
+    before = credential.granted_scopes or (credential.requested_scopes if credential.minted else ())
     fields = {**material.fields, **reply.extra, "access_token": reply.access_token}
     renewed = replace(material, fields=fields, refresh_token=reply.refresh_token or old, token_type=reply.token_type)
     record = replace(
@@ -384,8 +384,8 @@ def _answer(
         issue_time=sent,
         refresh_time=sent,
         expire_time=expires_at(reply, oauth, sent),
-        granted_scopes=credential.granted_scopes if reply.scopes is None else reply.scopes,
+        granted_scopes=before if reply.scopes is None else reply.scopes,
         parent="" if old is None else fingerprint(old),
-        refreshable=renewed.refresh_token is not None,
+        refreshable=renewed.refresh_token is not None or renewed.inputs is not None,
     )
     return Answer(tenant.id, tenant.uid, record, renewed, credential.generation)

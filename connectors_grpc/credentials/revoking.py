@@ -106,7 +106,9 @@ class Revoking:
             token = material.refresh_token or material.fields.get("access_token")
             if token is None or not integration.oauth.revocation_endpoint:
                 return ProviderResult.NOT_SUPPORTED
-            await self._asking.ask(client, revocation(integration, integration.oauth, material, token), check_revocation)
+            await self._asking.ask(
+                client, revocation(integration, integration.oauth, material, token), check_revocation
+            )
         except VaultUnavailable:
             raise
         except (ConnectorsError, MaterialLost, OAuthError):

@@ -6,7 +6,7 @@ Builds and reads; sends nothing. `inputs` are the tenant's: `subject`, `subject_
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
@@ -58,6 +58,19 @@ def needed(oauth: OAuth) -> tuple[str, ...]:
             return ("installation_id",)
         case _:
             assert_never(oauth.grant)
+
+
+def input_problems(oauth: OAuth, inputs: Inputs) -> Iterator[tuple[str, str]]:
+    """What is wrong with a tenant's inputs: the name, and what is wanted."""
+    wanted = set(needed(oauth))
+    for name in sorted(wanted ^ (inputs.keys() - {"scope"})):
+        yield (
+            name,
+            "needed by this integration's grant" if name in wanted else "this integration's grant takes no such field",
+        )
+    given = inputs.get("installation_id") if "installation_id" in wanted else None
+    if given is not None and INSTALLATION.fullmatch(given.reveal()) is None:
+        yield "installation_id", "a number of up to 20 digits is wanted"
 
 
 def minting(

@@ -9,6 +9,7 @@ from typing import Any
 
 from connectors_grpc.boundary import caller
 from connectors_grpc.credentials.connecting import Connecting
+from connectors_grpc.credentials.devices import DeviceStarted
 from connectors_grpc.credentials.leasing import Leasing
 from connectors_grpc.credentials.managing import Managing, NewMaterial
 from connectors_grpc.credentials.refreshing import Refreshing
@@ -68,10 +69,16 @@ class CredentialServicer(CredentialServiceServicer):
             parse.credential_id(request.credential) if request.credential else None,
             scopes=tuple(request.scopes),
             redirect_uri=request.redirect_uri,
+            device=request.device,
+            allow_account_change=request.allow_account_change,
         )
-        return pb.StartAuthorizationResponse(
+        answer = pb.StartAuthorizationResponse(
             connect_url=started.url, expire_time=convert.time_of(started.expire_time), credential=started.credential
         )
+        if started.device is not None:
+            answer.state = started.device.state
+            answer.device.CopyFrom(_device(started.device))
+        return answer
 
     async def CompleteAuthorization(
         self, request: pb.CompleteAuthorizationRequest, _context: Any
@@ -132,10 +139,10 @@ class CredentialServicer(CredentialServiceServicer):
 
     async def VerifyCredential(self, request: pb.VerifyCredentialRequest, _context: Any) -> pb.VerifyCredentialResponse:
         """See the contract."""
-        status = await self._proxying.verify(
+        identity = await self._proxying.verify(
             caller(), parse.tenant_id(request.tenant), parse.credential_id(request.credential)
         )
-        return pb.VerifyCredentialResponse(accepted=status in range(200, 300), http_status=status)
+        return pb.VerifyCredentialResponse(accepted=identity.accepted, http_status=identity.status)
 
     async def RefreshCredential(
         self, request: pb.RefreshCredentialRequest, _context: Any
@@ -198,15 +205,33 @@ def _material(request: pb.StoreCredentialRequest) -> NewMaterial:
                 expire_time=parse.moment(token.expire_time, "oauth.expire_time")
                 if token.HasField("expire_time")
                 else None,
-                scopes=_scopes(token.scopes),
+                scopes=_scopes(token.scopes, "oauth.scopes"),
             )
+        case "grant":
+            return _grant(request.grant)
         case _:
-            raise invalid("material", "one of api_key, basic or oauth is wanted")
+            raise invalid("material", "one of api_key, basic, oauth or grant is wanted")
 
 
-def _scopes(given: Iterable[str]) -> tuple[str, ...]:
+def _grant(given: pb.GrantMaterial) -> NewMaterial:
+    """What tokens are minted from; whether the integration takes it is for the use case. Raises: INVALID_FIELD."""
+    texts = {name: getattr(given, name) for name in ("installation_id", "subject", "subject_token")}
+    inputs = {name: Secret(parse.secret_text(text, f"grant.{name}")) for name, text in texts.items() if text}
+    return NewMaterial(CredentialKind.OAUTH, {}, inputs=inputs, requested_scopes=_scopes(given.scopes, "grant.scopes"))
+
+
+def _device(started: DeviceStarted) -> pb.DeviceAuthorization:
+    return pb.DeviceAuthorization(
+        user_code=started.user_code,
+        verification_uri=started.verification_uri,
+        verification_uri_complete=started.verification_uri_complete,
+        poll_interval=convert.duration_of(started.interval),
+    )
+
+
+def _scopes(given: Iterable[str], field: str) -> tuple[str, ...]:
     scopes = tuple(given)
-    violations = tuple(scope_violations("oauth.scopes", scopes, " "))
+    violations = tuple(scope_violations(field, scopes, " "))
     if violations:
         raise ConnectorsError(Reason.INVALID_FIELD, fields=violations)
     return scopes

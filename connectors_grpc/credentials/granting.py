@@ -1,0 +1,90 @@
+"""What a person granted becomes a credential: asked whose account it is, and stored over whatever was there of that account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from connectors_grpc.credentials.flows import Flow
+from connectors_grpc.credentials.identity import identity_request, read_identity
+from connectors_grpc.credentials.insisting import insist
+from connectors_grpc.credentials.managing import Managing, NewMaterial
+from connectors_grpc.credentials.renewing import expires_at
+from connectors_grpc.domain.definition import Integration, OAuth
+from connectors_grpc.domain.records import Credential, CredentialKind, Tenant
+from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.oauth2.token_reply import TokenReply
+from connectors_grpc.ports import Audit, Outbound
+from connectors_grpc.secret import Secret
+
+MOST_CONFLICTS = 10
+IDENTITY_ATTEMPTS = 2
+
+
+class Granting:
+    """The last step of every connection, by browser or by device."""
+
+    def __init__(self, managing: Managing, outbound: Outbound, audit: Audit) -> None:
+        self._managing = managing
+        self._outbound = outbound
+        self._audit = audit
+
+    async def keep(
+        self, flow: Flow, tenant: Tenant, integration: Integration, oauth: OAuth, reply: TokenReply, sent: datetime
+    ) -> Credential:
+        """Store it. Raises: ACCOUNT_MISMATCH, CONFLICT, VAULT_UNAVAILABLE."""
+        fields = {**reply.extra, "access_token": reply.access_token}
+        new = NewMaterial(
+            kind=CredentialKind.OAUTH,
+            fields=fields,
+            refresh_token=reply.refresh_token,
+            expire_time=expires_at(reply, oauth, sent),
+            scopes=flow.scopes if reply.scopes is None else reply.scopes,
+            requested_scopes=flow.scopes,
+            issue_time=sent,
+            token_type=reply.token_type,
+            account=await self._account(integration, fields),
+        )
+        try:
+            credential = await insist(lambda: self._store(flow, tenant, integration, new), tenant.id, flow.credential)
+        except ConnectorsError as error:
+            self._record(flow, error.reason)
+            raise
+        self._record(flow, "connected")
+        return credential
+
+    async def _account(self, integration: Integration, fields: Mapping[str, Secret]) -> str:
+        """Whose it is; empty if that can't be known now. What was granted is not lost for that, unless it is a reconnect."""
+        request = identity_request(integration, fields)
+        if request is None or integration.api is None or not integration.api.account_pointer:
+            return ""
+        for _ in range(IDENTITY_ATTEMPTS):
+            try:
+                account = read_identity(await self._outbound.send(request), integration.api).account
+            except ConnectorsError:
+                continue
+            if account:
+                return account
+        return ""
+
+    async def _store(self, flow: Flow, tenant: Tenant, integration: Integration, new: NewMaterial) -> Credential:
+        """Over whatever is there: a person has just consented, so that who wrote in between gives way."""
+        for _ in range(MOST_CONFLICTS):
+            try:
+                return await self._managing.store(
+                    tenant,
+                    integration,
+                    flow.credential,
+                    new,
+                    caller=flow.started_by,
+                    same_account=not flow.allow_account_change,
+                )
+            except ConnectorsError as error:
+                if error.reason is not Reason.CONFLICT:
+                    raise
+        raise ConnectorsError(Reason.CONFLICT)
+
+    def _record(self, flow: Flow, result: str) -> None:
+        self._audit.record(
+            "CompleteAuthorization", caller=flow.started_by, tenant=flow.tenant, target=flow.credential, result=result
+        )
