@@ -1,0 +1,1 @@
+"""The sidecar beside its peers: one run, one machine, the same work for each."""

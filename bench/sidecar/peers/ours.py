@@ -1,0 +1,53 @@
+"""Our sidecar as it runs in production: its own process, uvloop, door, limits, time-outs and metrics on, leases by gRPC."""
+
+from __future__ import annotations
+
+import sys
+
+from bench.sidecar import tools
+from bench.sidecar.peers.base import Peer, Setup
+from bench.sidecar.proc import free_port
+from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
+from tests.sidecar.harness import SIDECAR_KEY, Key, Leaser
+
+
+class Ours(Peer):
+    """Needs a Leaser that listens: `server` is its address."""
+
+    name = "ours"
+    server = ""
+
+    def start(self) -> None:
+        key_file = self.setup.work / "sidecar.key"
+        key_file.write_text(SIDECAR_KEY)
+        self.metrics = free_port()
+        args = [sys.executable, "-m", "sidecar", "--listen", f"127.0.0.1:{self.port}", "--server", self.server]
+        args += ["--key-file", str(key_file), "--upstream-ca", str(self.setup.upstream.ca)]
+        self.launch([*args, "--metrics-listen", f"127.0.0.1:{self.metrics}"])
+
+    @staticmethod
+    def version() -> str:
+        return tools.version(sys.executable, "--version")
+
+
+def leases(leaser: Leaser, setup: Setup, key: Key) -> None:
+    """Let the server know every tenant's credential."""
+    leaser.allow(key, ["*"], ["*"], ttl=3600)
+    leaser.leases.clear()
+    for tenant, token in setup.tokens.items():
+        lease = pb.Lease(
+            tenant=tenant,
+            tenant_uid=f"uid-{tenant}",
+            credential="notes",
+            integration="notes",
+            generation=1,
+            base_url=setup.url,
+            allowed_hosts=[setup.target],
+            headers=[pb.InjectedField(name="Authorization", value=f"Bearer {token}")],
+            default_headers=[pb.Header(name="Notion-Version", value="2025-09-03")],
+            allow_private_addresses=True,
+            refreshable=True,
+        )
+        lease.refresh_after_ttl.seconds = 3600
+        lease.grace_ttl.seconds = 3600
+        leaser.leases[tenant, "notes"] = lease
