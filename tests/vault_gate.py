@@ -34,11 +34,11 @@ class _Cut(Exception):
 
 @dataclass(eq=False)
 class Held:
-    """A rule in force: `times` requests that fit are held, until `let_go` or `cut`; None: all of them."""
+    """A rule in force: requests that fit are held, but for the first `after`, until `let_go` or `cut`."""
 
     pattern: re.Pattern[str]
     at: At
-    times: int | None = None
+    after: int = 0
     lines: list[str] = field(default_factory=list)
     _open: asyncio.Event = field(default_factory=asyncio.Event)
     _is_cut: bool = False
@@ -46,8 +46,10 @@ class Held:
 
     def wants(self, line: str) -> bool:
         """Whether this request is one to hold."""
-        due = self.times is None or len(self.lines) < self.times
-        return due and not self._open.is_set() and self.pattern.search(line) is not None
+        if self._open.is_set() or self.pattern.search(line) is None:
+            return False
+        self.after -= 1
+        return self.after < 0
 
     async def stop(self, line: str) -> None:
         """Hold it here. Raises: _Cut."""
@@ -74,7 +76,10 @@ class Held:
 
 
 class VaultGate:
-    """The gate while it is up. `seen` is every request that came, in order; `watchers` are told of each."""
+    """The gate while it is up.
+
+    `seen`: every request that came, in order; `watchers` are told of each. `refused`: how many connections were.
+    """
 
     def __init__(self, upstream: Path, socket: Path) -> None:
         self.upstream = upstream
@@ -82,6 +87,7 @@ class VaultGate:
         self.seen: list[str] = []
         self.watchers: list[Callable[[str], None]] = []
         self.refusing = False
+        self.refused = 0
         self._rules: list[Held] = []
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,9 +97,9 @@ class VaultGate:
         """What a server is told."""
         return f"unix://{self.socket}"
 
-    def hold(self, pattern: str, at: At = At.REQUEST, times: int | None = None) -> Held:
-        """Hold requests, or their replies, whose line has a match of the pattern."""
-        rule = Held(re.compile(pattern), at, times)
+    def hold(self, pattern: str, at: At = At.REQUEST, *, after: int = 0) -> Held:
+        """Hold requests, or their replies, whose line has a match of the pattern, but for the first `after` of them."""
+        rule = Held(re.compile(pattern), at, after)
         self._rules.append(rule)
         return rule
 
@@ -120,6 +126,7 @@ class VaultGate:
         onward: asyncio.StreamWriter | None = None
         try:
             if self.refusing:
+                self.refused += 1
                 return
             back, onward = await asyncio.open_unix_connection(str(self.upstream), limit=1 << 21)
             while True:

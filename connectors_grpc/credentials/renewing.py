@@ -263,7 +263,8 @@ class Renewing:
                 spilled = spilled or await self._spilled(answer, turn.key)
                 if spilled and self._clock.monotonic() - began > GIVE_UP_AFTER:
                     self._left_behind.append(spilled)
-                    raise
+                    problem = {"problem": "answer_not_stored"}
+                    raise ConnectorsError(Reason.VAULT_UNAVAILABLE, problem, retry_after=1.0) from None
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
@@ -334,7 +335,8 @@ class Renewing:
         """The stored refresh token is not to be sent while our disk has a newer one. Raises: VAULT_UNAVAILABLE."""
         prefix = f"{tenant.id}.{credential_id}."
         if any(name.startswith(prefix) for name in self._left_behind):
-            raise VaultUnavailable
+            # Not `VaultUnavailable`, which is waited for: this does not pass by itself.
+            raise ConnectorsError(Reason.VAULT_UNAVAILABLE, {"problem": "answer_not_recovered"}, retry_after=1.0)
 
     async def _restore(self, name: str) -> None:
         envelope = read_envelope(self._spill.read(name))
