@@ -21,6 +21,8 @@ MAY_REVEAL: Mapping[str, str] = {
     "connectors_grpc/cli/integration.py": "a client secret is sent to be stored",
     "connectors_grpc/cli/material.py": "material is sent to be stored",
     "connectors_grpc/credentials/keeping.py": "material is sealed",
+    "connectors_grpc/credentials/asking.py": "a fingerprint of the client tells answers apart",
+    "connectors_grpc/credentials/managing.py": "what tokens are minted from is checked when it is stored",
     "connectors_grpc/credentials/renewing.py": "a refresh token is fingerprinted",
     "connectors_grpc/http/app.py": "a person's browser gets its flow's cookie",
     "connectors_grpc/definition_rules.py": "a client secret is checked for what HTTP can carry",

@@ -21,6 +21,7 @@ HANDS_OUT: Mapping[str, frozenset[str]] = {
     "FetchAccessToken": frozenset({"access_token"}),
     "Lease": frozenset({"lease.headers.value", "lease.query.value"}),
     "CreateApiKey": frozenset({"secret"}),
+    "StartAuthorization": frozenset({"state"}),
 }
 """The replies that carry material, and where in them. None other may."""
 
@@ -32,7 +33,7 @@ NOT_SECRET = frozenset(
         "ListCredentialsRequest.page_token", "ListApiKeysRequest.page_token", "ListTenantsResponse.next_page_token",
         "ListIntegrationsResponse.next_page_token", "ListCredentialsResponse.next_page_token",
         "ListApiKeysResponse.next_page_token", "OAuth.refresh_ends_access_token", "BasicPlacement.username",
-        "BasicPlacement.password", "Integration.state", "Operation.state",
+        "BasicPlacement.password", "Integration.state", "Operation.state", "DeviceAuthorization.user_code",
     }
 )  # fmt: skip
 
