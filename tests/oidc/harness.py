@@ -86,7 +86,7 @@ async def running_oidc_provider(
     It gives a refresh token for scope `openid offline_access` with `prompt=consent`, rotates it, and revokes
     the family upon reuse. Units: `access_ttl` is seconds.  Raises: HarnessFailed.
     """
-    await _install()
+    await install()
     with tempfile.TemporaryFile() as printed:
         process = await asyncio.create_subprocess_exec(
             NODE,
@@ -115,17 +115,17 @@ async def running_oidc_provider(
             await _stop(process)
 
 
-async def _install() -> None:
-    """Put the locked packages into node_modules, once for each lock file. Raises: HarnessFailed."""
-    wanted = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
-    stamp = HERE / "node_modules" / ".connectors-lock"
-    with (HERE / ".install.lock").open("w") as guard:  # two test runs may start at once
+async def install(folder: Path = HERE) -> None:
+    """Put a folder's locked packages into its node_modules, once for each lock file. Raises: HarnessFailed."""
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    stamp = folder / "node_modules" / ".connectors-lock"
+    with (folder / ".install.lock").open("w") as guard:  # two test runs may start at once
         await asyncio.to_thread(fcntl.flock, guard, fcntl.LOCK_EX)
         if stamp.exists() and stamp.read_text() == wanted:
             return
         with tempfile.TemporaryFile() as printed:
             process = await asyncio.create_subprocess_exec(
-                NODE, NPM, "ci", "--prefer-offline", cwd=HERE, stdout=printed, stderr=printed
+                NODE, NPM, "ci", "--prefer-offline", cwd=folder, stdout=printed, stderr=printed
             )
             try:
                 async with asyncio.timeout(INSTALL_DEADLINE):
