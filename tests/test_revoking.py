@@ -56,3 +56,16 @@ async def test_after_a_week_it_is_given_up_and_said(world: World, timed_vault: V
     world.pass_time(GIVE_UP_AFTER.total_seconds() + 1)
     assert await retry(world, timed_vault, tmp_path / "a") == 0
     assert (await world.credential()).state_detail == "revocation_failed"
+
+
+async def test_a_grant_that_another_credential_shares_is_left_alone(world: World) -> None:
+    """Many providers end all tokens of an account at once."""
+    await world.know_accounts()
+    await world.connect()
+    await world.connect(credential="second")
+    assert (await world.credential()).account == (await world.credential("second")).account != ""
+    before = len(world.sim.record.on("/revoke"))
+    first = await revoke(world)
+    assert first.provider_result == Result.PROVIDER_RESULT_SHARED
+    assert len(world.sim.record.on("/revoke")) == before
+    assert await world.whoami("second") == 200
