@@ -72,13 +72,11 @@ def test_whatever_is_authorised_lies_in_the_keys_roles_and_scope(
     held: frozenset[Role], scope: Scope, method: str, tenant: str, credential: str
 ) -> None:
     """No combination gets around any of them."""
-    rule = policy.RULES[method]
+    rule, refusal = policy.RULES[method], None
     try:
         policy.authorize(key(held, scope), rule, tenant, credential)
     except ConnectorsError as error:
         refusal = (error.reason, error.metadata)
-    else:
-        refusal = None
     if refusal is not None:
         assert refusal == (Reason.PERMISSION_DENIED, {})
         return
