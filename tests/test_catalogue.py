@@ -39,7 +39,7 @@ FILE = b"display_name: X\nverified: true\napi:\n  base_url: https://api.example.
 
 def test_the_catalogue_has_the_entries_that_the_docs_name() -> None:
     """Each loads, by the rules that hold for admins' definitions too."""
-    wanted = "anthropic asana discord dropbox figma github google hubspot linear notion openai sendgrid slack stripe"
+    wanted = "anthropic asana discord dropbox figma github-app github google hubspot linear notion openai sendgrid slack stripe"
     catalogue = load_catalogue()
     assert list(catalogue) == wanted.split()
     for name, entry in catalogue.items():
@@ -55,7 +55,7 @@ def test_every_file_begins_with_a_comment_that_tells_its_quirks() -> None:
     assert all(file.read_text().startswith("# ") for file in folder.glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", ["github", "asana", "discord", "openai", "anthropic", "sendgrid"])
+@pytest.mark.parametrize("name", ["github", "github-app", "asana", "discord", "openai", "anthropic", "sendgrid"])
 def test_entries_with_facts_that_were_not_rechecked_say_so(name: str) -> None:
     """Nobody is told more than is known."""
     assert not load_catalogue()[IntegrationId(name)].verified

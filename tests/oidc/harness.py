@@ -57,6 +57,16 @@ class OidcProvider:
         return f"{self.issuer}/token"
 
     @property
+    def device_endpoint(self) -> str:
+        """RFC 8628."""
+        return f"{self.issuer}/device/auth"
+
+    @property
+    def par_endpoint(self) -> str:
+        """RFC 9126."""
+        return f"{self.issuer}/request"
+
+    @property
     def revocation_endpoint(self) -> str:
         """RFC 7009."""
         return f"{self.issuer}/token/revocation"
@@ -80,11 +90,16 @@ async def running_oidc_provider(
     client_secret: str = AWKWARD_SECRET,
     access_ttl: int = 3,
     pkce_required: bool = True,
+    auth_method: str = "client_secret_basic",
+    jwks: dict[str, Any] | None = None,
+    par_required: bool = False,
 ) -> AsyncIterator[OidcProvider]:
     """An `oidc-provider` that serves while the block runs; each starts with an empty memory.
 
     It gives a refresh token for scope `openid offline_access` with `prompt=consent`, rotates it, and revokes
-    the family upon reuse. Units: `access_ttl` is seconds.  Raises: HarnessFailed.
+    the family upon reuse. Client credentials, devices, pushed requests and resource indicators are on; with
+    `auth_method="private_key_jwt"` the client proves itself by a key of `jwks`.
+    Units: `access_ttl` is seconds.  Raises: HarnessFailed.
     """
     await install()
     with tempfile.TemporaryFile() as printed:
@@ -104,6 +119,9 @@ async def running_oidc_provider(
                 "redirect_uris": list(redirect_uris),
                 "access_ttl": access_ttl,
                 "pkce_required": pkce_required,
+                "auth_method": auth_method,
+                "jwks": jwks,
+                "par_required": par_required,
             }
             try:
                 await provider._tell(asked)

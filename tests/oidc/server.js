@@ -1,7 +1,7 @@
 // The certified oidc-provider as a process: an authorization server that we did not write, to judge our client by.
 //
-// stdin: one line of JSON, {"client_id", "client_secret", "redirect_uris", "access_ttl", "pkce_required"}, so that no
-// secret stands in an argument or an environment; then, at any time, {"advance": seconds}, which moves its clock.
+// stdin: one line of JSON, {"client_id", "client_secret", "redirect_uris", "access_ttl", "pkce_required", "auth_method",
+// "jwks", "par_required"}, so that no secret stands in an argument or an environment; then, at any time, {"advance": seconds}, which moves its clock.
 // stdout: one line of JSON when it is ready, {"port"}, and one for each command done. It exits when stdin closes, so
 // that it can't outlive the test that started it.
 import { createServer } from 'node:http';
@@ -21,21 +21,40 @@ const { Provider } = await import('oidc-provider');
 
 function configuration(asked) {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const signs = asked.auth_method === 'private_key_jwt';
   return {
     clients: [{
       client_id: asked.client_id,
-      client_secret: asked.client_secret,
+      ...(signs ? { jwks: asked.jwks } : { client_secret: asked.client_secret }),
       redirect_uris: asked.redirect_uris,
       application_type: 'web',
-      grant_types: ['authorization_code', 'refresh_token'],
+      grant_types: [
+        'authorization_code',
+        'refresh_token',
+        'client_credentials',
+        'urn:ietf:params:oauth:grant-type:device_code',
+      ],
       response_types: ['code'],
-      token_endpoint_auth_method: 'client_secret_basic',
+      token_endpoint_auth_method: asked.auth_method,
       id_token_signed_response_alg: 'ES256',
     }],
-    clientAuthMethods: ['client_secret_basic'],
+    clientAuthMethods: [asked.auth_method],
     clockTolerance: 0,
     cookies: { keys: [randomBytes(32).toString('hex')] },
-    features: { devInteractions: { enabled: true }, revocation: { enabled: true }, userinfo: { enabled: true } },
+    features: {
+      clientCredentials: { enabled: true },
+      devInteractions: { enabled: true },
+      deviceFlow: { enabled: true },
+      pushedAuthorizationRequests: { enabled: true, requirePushedAuthorizationRequests: asked.par_required },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: () => undefined,
+        getResourceServerInfo: (_, audience) => ({ audience, scope: 'api:read', accessTokenFormat: 'opaque' }),
+        useGrantedResource: () => true,
+      },
+      revocation: { enabled: true },
+      userinfo: { enabled: true },
+    },
     findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
     issueRefreshToken: (_, client, code) => client.grantTypeAllowed('refresh_token') && code.scopes.has('offline_access'),
     jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'ES256' }] },
@@ -45,6 +64,8 @@ function configuration(asked) {
     ttl: {
       AccessToken: asked.access_ttl,
       AuthorizationCode: 60,
+      ClientCredentials: asked.access_ttl,
+      DeviceCode: 600,
       Grant: 86400,
       IdToken: 3600,
       Interaction: 600,
@@ -57,14 +78,14 @@ function configuration(asked) {
 // The resource: who the bearer of a live access token is.
 async function me(provider, ctx) {
   const [, token] = /^Bearer ([\x21-\x7e]+)$/i.exec(ctx.get('authorization')) ?? [];
-  const found = token && await provider.AccessToken.find(token);
+  const found = token && ((await provider.AccessToken.find(token)) ?? (await provider.ClientCredentials.find(token)));
   if (!found) {
     ctx.status = 401;
     ctx.set('WWW-Authenticate', 'Bearer realm="oidc-provider", error="invalid_token"');
     ctx.body = { error: 'invalid_token' };
     return;
   }
-  ctx.body = { sub: found.accountId, client_id: found.clientId, scope: found.scope };
+  ctx.body = { sub: found.accountId ?? null, client_id: found.clientId, scope: found.scope ?? '', aud: found.aud ?? null };
 }
 
 const server = createServer();
