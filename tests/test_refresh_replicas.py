@@ -6,19 +6,25 @@ import asyncio
 import re
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from google.protobuf.duration_pb2 import Duration
 
+from connectors_grpc import app
 from connectors_grpc.circuit import FAILURES, OPEN_FOR
+from connectors_grpc.credentials.sweeping import HELD_FOR, PAUSE
 from connectors_grpc.embedded import EmbeddedVault
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as proxy
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
+from connectors_grpc.settings import ServerSettings
 from connectors_grpc.simulator import Simulator, SimulatorSettings
 from connectors_grpc.simulator.misbehaviour import Endpoint, Misbehaviour, Queued
+from connectors_grpc.vault import connect
 from tests.openbao import SETTINGS, OpenBao, copy_state, opened
 from tests.providers import running_simulator
 from tests.replicas import STATIC, Account, make_account
@@ -239,3 +245,85 @@ async def test_a_provider_that_is_down_is_asked_seldom_and_found_when_it_is_back
     await everyone()
     assert await everyone() == [200] * 36
     assert len(first.asked()) == FAILURES + 1 + len(accounts)
+
+
+IDLE = 90 * 86400.0
+NEARLY_IDLE = IDLE * 0.86
+"""Past where the sweep refreshes (80 to 85 % of the idle life), and before its end."""
+
+
+@asynccontextmanager
+async def sweeper(fleet: Fleet, address: str = "") -> AsyncIterator[app.Platform]:
+    """A replica without ports: its sweeper runs when it is told to."""
+    given: dict[str, Any] = {
+        "vault_addr": address or fleet.openbao.address,
+        "vault_secret_id_file": fleet.openbao.vault.secret_id_file,
+        "state_dir": Path(tempfile.mkdtemp(dir=fleet.keys.parent)),
+    }
+    settings = ServerSettings(**given)
+    async with connect(app.vault_settings(settings)) as vault, app.platform(settings, vault, fleet.clock) as built:
+        yield built
+
+
+async def idle_account(fleet: Fleet, tenant: str = "") -> Account:
+    """A credential whose refresh token dies if it is not used for ninety days."""
+    ttl = Duration(seconds=int(IDLE))
+    return await fleet.account(oauth={"refresh_token_idle_ttl": ttl}, refresh_lifetime=IDLE, tenant=tenant)
+
+
+async def test_an_idle_credential_is_kept_alive_by_one_sweeper(fleet: Fleet) -> None:
+    """Two replicas sweep at once, thrice: one refresh each time, and after 230 idle days the credential works."""
+    account = await idle_account(fleet)
+    async with sweeper(fleet) as one, sweeper(fleet) as two:
+        for times in range(1, 4):
+            fleet.clock.advance(NEARLY_IDLE)
+            assert sum(await asyncio.gather(one.sweeping.round(), two.sweeping.round())) >= 1
+            assert await one.sweeping.round() == 0
+            assert len(account.asked()) == times
+    assert await account.whoami(fleet.servers[0]) == 200
+
+
+async def test_a_dead_sweepers_shard_is_gone_on_with(fleet: Fleet) -> None:
+    """A sweeper dies with the shard in its hands: for five minutes nobody touches it, then the next one does the rest."""
+    account = await idle_account(fleet)
+    fleet.clock.advance(NEARLY_IDLE)
+    gate = fleet.gates[2]
+    async with sweeper(fleet, gate.address) as dying, sweeper(fleet) as next_one:
+        held = gate.hold(rf"GET secret/metadata/{account.tenant}\?")
+        sweep = asyncio.create_task(dying.sweeping.round())
+        await held.reached()
+        sweep.cancel()
+        await asyncio.gather(sweep, return_exceptions=True)
+        await next_one.sweeping.round()
+        assert account.asked() == []
+        fleet.clock.advance(HELD_FOR.total_seconds() + 1)
+        await next_one.sweeping.round()
+        held.cut()
+    assert len(account.asked()) == 1
+
+
+async def test_a_broken_record_ends_no_sweep(fleet: Fleet) -> None:
+    """A document that nobody can read lies beside a credential, before it by name: the credential is kept alive all the same."""
+    account = await idle_account(fleet)
+    token = await fleet.openbao.login()
+    tenant = await fleet.openbao.call("GET", f"connectors/data/tenants/{account.tenant}", token=token)
+    uid = tenant.body["data"]["data"]["uid"]
+    broken = {"data": {"tenant_uid": uid, "record": {"state": "no such state"}, "ciphertext": ""}}
+    await fleet.openbao.call("POST", f"secret/data/{account.tenant}/a-broken-one", broken, token)
+    fleet.clock.advance(NEARLY_IDLE)
+    async with sweeper(fleet) as one:
+        await one.sweeping.round()
+    assert len(account.asked()) == 1
+
+
+async def test_a_sweep_never_looks_like_an_attack(fleet: Fleet) -> None:
+    """Four due at once are refreshed one after another, with a pause after each."""
+    first = await idle_account(fleet)
+    for _ in range(3):
+        await first.sibling(fleet.servers[0])
+    fleet.clock.advance(NEARLY_IDLE)
+    async with sweeper(fleet) as one:
+        began = asyncio.get_running_loop().time()
+        refreshed = await one.sweeping.round()
+        assert asyncio.get_running_loop().time() - began >= refreshed * PAUSE >= 4 * PAUSE
+    assert len(first.asked()) == 4

@@ -128,15 +128,32 @@ class Sweeping:
         return refreshed
 
     async def _tenant(self, tenant_id: TenantId) -> int:
-        tenant = await self._tenants.any(tenant_id)
-        if tenant is None or tenant.state is not TenantState.ACTIVE:
-            return 0
-        refreshed, after, more = 0, "", True
-        while more:
-            page = await self._keeper.list(tenant, after=after, limit=PAGE)
-            for credential in page.credentials:
-                refreshed += await self._credential(tenant, credential)
-            after, more = page.next, bool(page.next)
+        """A record that can't be read is left behind, and nothing else with it."""
+        tenant, refreshed, after, more = None, 0, "", True
+        try:
+            tenant = await self._tenants.any(tenant_id)
+            if tenant is None or tenant.state is not TenantState.ACTIVE:
+                return 0
+            while more:
+                page = await self._keeper.list(tenant, after=after, limit=PAGE)
+                for credential in page.credentials:
+                    refreshed += await self._credential(tenant, credential)
+                after, more = page.next, bool(page.next)
+        except codec.RecordMalformed as error:
+            log.warning("record_malformed", tenant=tenant_id, error=str(error))
+            if tenant is not None:
+                refreshed += await self._one_by_one(tenant, after)
+        return refreshed
+
+    async def _one_by_one(self, tenant: Tenant, after: str) -> int:
+        """The rest of a tenant's credentials, as far as they can be read."""
+        refreshed = 0
+        for name in await self._keeper.names(tenant):
+            try:
+                held = await self._keeper.read(tenant, name) if name > after else None
+                refreshed += await self._credential(tenant, held.credential) if held else 0
+            except codec.RecordMalformed:
+                log.warning("record_malformed", tenant=tenant.id, credential=name)
         return refreshed
 
     async def _credential(self, tenant: Tenant, credential: Credential) -> int:
