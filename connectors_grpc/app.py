@@ -242,15 +242,19 @@ async def _sweeping(built: Platform) -> AsyncIterator[None]:
     """Now and then, remove what nobody comes back for. A Vault that is down is tried again next time."""
 
     async def sweep() -> None:
+        steps = (
+            built.renewing.recover,
+            built.flows.sweep,
+            built.operations.sweep,
+            built.revoking.retry,
+            built.sweeping.round,
+        )
         while True:
-            try:
-                await built.renewing.recover()
-                await built.flows.sweep()
-                await built.operations.sweep()
-                await built.revoking.retry()
-                await built.sweeping.round()
-            except Exception as error:  # one bad record must not end all sweeping
-                log.warning("sweep_ended_early", error=type(error).__name__)
+            for step in steps:
+                try:
+                    await step()
+                except Exception as error:  # one bad record must not end all sweeping
+                    log.warning("sweep_ended_early", action=step.__qualname__, error=type(error).__name__)
             await asyncio.sleep(SWEEP_EVERY)
 
     task = asyncio.create_task(sweep())
