@@ -20,6 +20,7 @@ from connectors_grpc.catalogue import load_catalogue
 from connectors_grpc.clock import SystemClock
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.flows import Flows
+from connectors_grpc.credentials.importing import Importing
 from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.keeping import Keeper
 from connectors_grpc.credentials.leasing import Leasing
@@ -43,6 +44,7 @@ from connectors_grpc.proxying import Proxying
 from connectors_grpc.rotating import Rotating
 from connectors_grpc.rpc.access_service import AccessServicer
 from connectors_grpc.rpc.credential_service import CredentialServicer
+from connectors_grpc.rpc.importing import Imports
 from connectors_grpc.rpc.integration_service import IntegrationServicer
 from connectors_grpc.rpc.proxy_service import ProxyServicer
 from connectors_grpc.rpc.server import DESCRIPTORS, GrpcServer, Servicers
@@ -104,7 +106,17 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     servicers = Servicers(
         TenantServicer(tenants, deleting, rotating, operations),
         IntegrationServicer(integrations, tenants, rotating),
-        CredentialServicer(tenants, integrations, connecting, managing, refreshing, leasing, proxying),
+        CredentialServicer(
+            tenants,
+            integrations,
+            connecting,
+            managing,
+            refreshing,
+            leasing,
+            proxying,
+            Importing(managing, keeper),
+            Imports(access, audit),
+        ),
         ProxyServicer(proxying, leasing, Watching(changes, access, tenants)),
         AccessServicer(access, tenants),
     )

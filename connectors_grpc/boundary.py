@@ -110,18 +110,6 @@ class Boundary:
             raise policy.denied()
         return rule
 
-    @staticmethod
-    def _check(rule: policy.Rule, admitted: ApiKey, request: Message | None) -> None:
-        """Authorise, then validate. Raises: PERMISSION_DENIED, MALFORMED_REQUEST, INVALID_FIELD."""
-        if request is None:
-            raise ConnectorsError(Reason.MALFORMED_REQUEST)
-        tenant = _text(request, rule.tenant)
-        credential = next((text for path in rule.credential if (text := _text(request, path))), "")
-        policy.authorize(admitted, rule, tenant, credential)
-        violations = tuple(missing(request))
-        if violations:
-            raise ConnectorsError(Reason.INVALID_FIELD, fields=violations)
-
     async def run(
         self,
         method: str,
@@ -144,7 +132,7 @@ class Boundary:
                     try:
                         admitted = await self._authenticate(key)
                         line.caller = admitted.id
-                        self._check(self._rule(method, admitted), admitted, request)
+                        _check(self._rule(method, admitted), admitted, request)
                         CALLER.set(admitted)
                         return await work()
                     except VaultUnavailable:
@@ -166,10 +154,30 @@ class Boundary:
             line.caller = admitted.id
             rule = self._rule(method, admitted)
             if request is None or isinstance(request, Message):
-                self._check(rule, admitted, request)
+                _check(rule, admitted, request)
             CALLER.set(admitted)
             async for answer in work():
                 yield answer
+
+
+def _check(rule: policy.Rule, admitted: ApiKey, request: Message | None) -> None:
+    """Authorise, then validate. Raises: PERMISSION_DENIED, MALFORMED_REQUEST, INVALID_FIELD."""
+    if request is None:
+        raise ConnectorsError(Reason.MALFORMED_REQUEST)
+    tenant = _text(request, rule.tenant)
+    credential = next((text for path in rule.credential if (text := _text(request, path))), "")
+    policy.authorize(admitted, rule, tenant, credential)
+    violations = tuple(missing(request))
+    if violations:
+        raise ConnectorsError(Reason.INVALID_FIELD, fields=violations)
+
+
+def check_item(method: str, request: Message) -> None:
+    """Authorise and validate one item of many as a call of `method` with it would be.
+
+    Raises: PERMISSION_DENIED, INVALID_FIELD.
+    """
+    _check(policy.RULES[method], caller(), request)
 
 
 async def parsed(messages: AsyncIterable[Message | None]) -> AsyncIterator[Message]:

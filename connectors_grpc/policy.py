@@ -61,6 +61,10 @@ RULES: Mapping[str, Rule] = {
     "/connectors.v1.TenantService/GetTenantStatus": Rule(_MANAGE, "tenant"),
     "/connectors.v1.TenantService/GetOperation": Rule(_MANAGE),
     "/connectors.v1.TenantService/BatchCreateTenants": Rule(_ADMIN, platform=True),
+    # Of these, each tenant is authorised as in a call of its own.
+    "/connectors.v1.TenantService/BatchSuspendTenants": Rule(_MANAGE),
+    "/connectors.v1.TenantService/BatchResumeTenants": Rule(_MANAGE),
+    "/connectors.v1.TenantService/BatchDeleteTenants": Rule(_ADMIN, platform=True),
     "/connectors.v1.IntegrationService/ListIntegrations": Rule(_MANAGE),
     "/connectors.v1.IntegrationService/GetIntegration": Rule(_MANAGE, "tenant", unnamed=Unnamed.FINE),
     "/connectors.v1.IntegrationService/CreateIntegration": Rule(_ADMIN, platform=True),
@@ -74,6 +78,8 @@ RULES: Mapping[str, Rule] = {
     "/connectors.v1.CredentialService/StartAuthorization": Rule(_MANAGE, "tenant", _EITHER),
     "/connectors.v1.CredentialService/CompleteAuthorization": Rule(_MANAGE),
     "/connectors.v1.CredentialService/StoreCredential": Rule(_MANAGE, "tenant", _EITHER),
+    # Each item is authorised as in StoreCredential.
+    "/connectors.v1.CredentialService/ImportCredentials": Rule(_MANAGE),
     "/connectors.v1.CredentialService/GetCredential": Rule(_MANAGE, "tenant", ("credential",)),
     "/connectors.v1.CredentialService/ListCredentials": Rule(_MANAGE, "tenant"),
     "/connectors.v1.CredentialService/UpdateCredential": Rule(_MANAGE, "credential.tenant", ("credential.id",)),

@@ -11,6 +11,7 @@ from connectors_grpc import lifecycle
 from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.checks import not_found
 from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper
+from connectors_grpc.credentials.renewing import fingerprint
 from connectors_grpc.credentials.revoking import PENDING_DETAIL, ProviderResult, Revoking
 from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Grant, Integration
@@ -122,6 +123,7 @@ class Managing:
             # What is minted has ended before it began: it is due at its first use.
             expire_time=now if minted else new.expire_time or _default_end(integration, new, now),
             refreshable=minted or new.refresh_token is not None,
+            origin="" if new.refresh_token is None else fingerprint(new.refresh_token),
             account=new.account,
             minted=minted,
             labels=dict(labels) if labels else (old.labels if old else {}),

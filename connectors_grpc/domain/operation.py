@@ -20,6 +20,28 @@ class Deletion:
 
 
 @dataclass(frozen=True, slots=True)
+class DeletionOf:
+    """One tenant of many that are deleted. `error` is a Reason's name: it was refused, and has no uid here then.
+
+    `done`: nothing is left to do.
+    """
+
+    tenant: TenantId
+    uid: TenantUid | None = None
+    deletion: Deletion = Deletion()
+    error: str = ""
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deletions:
+    """Many tenants' deletions, in the order in which they were asked for."""
+
+    each: tuple[DeletionOf, ...] = ()
+    kind: Literal["delete-tenants"] = "delete-tenants"
+
+
+@dataclass(frozen=True, slots=True)
 class Rotation:
     """A key's rotation. `to_version` 0: it has not begun. `unreadable` names up to 100 of `unreadable_count`."""
 
@@ -31,7 +53,7 @@ class Rotation:
     unreadable: tuple[str, ...] = ()
 
 
-Work = Deletion | Rotation
+Work = Deletion | Deletions | Rotation
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,9 @@ class Credential:
 
     `generation` counts materials from 1; `reason` is an ErrorReason name where the state is not ACTIVE, and `detail` a constant
     that says more of it (`refresh_interrupted`: an answer of the provider was lost with the process that had asked);
-    `parent` is a fingerprint of the refresh token that the material was obtained with; `account` is what the provider's identity
-    call said, empty where nothing is known; `minted` says that tokens are made from `Material.inputs`.
+    `parent` is a fingerprint of the refresh token that the material was obtained with, `origin` of the one that it all began
+    with; `account` is what the provider's identity call said, empty where nothing is known; `minted` says that tokens are made
+    from `Material.inputs`.
     """
 
     tenant: TenantId
@@ -98,6 +99,7 @@ class Credential:
     refresh_time: datetime | None = None
     refreshable: bool = False
     parent: str = ""
+    origin: str = ""
     account: str = ""
     minted: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from datetime import timedelta
 from typing import Any
 
 from connectors_grpc.boundary import caller
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.devices import DeviceStarted
+from connectors_grpc.credentials.importing import Imported, Importing, Wanted
 from connectors_grpc.credentials.leasing import Leasing
 from connectors_grpc.credentials.managing import Managing, NewMaterial
 from connectors_grpc.credentials.refreshing import Refreshing
@@ -23,6 +24,7 @@ from connectors_grpc.gen.connectors.v1.credential_service_pb2_grpc import Creden
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.proxying import Proxying
 from connectors_grpc.rpc import convert, parse
+from connectors_grpc.rpc.importing import Imports
 from connectors_grpc.secret import Secret
 from connectors_grpc.tenants import Tenants
 
@@ -49,6 +51,8 @@ class CredentialServicer(CredentialServiceServicer):
         refreshing: Refreshing,
         leasing: Leasing,
         proxying: Proxying,
+        importing: Importing,
+        imports: Imports,
     ) -> None:
         self._tenants = tenants
         self._integrations = integrations
@@ -57,6 +61,8 @@ class CredentialServicer(CredentialServiceServicer):
         self._refreshing = refreshing
         self._leasing = leasing
         self._proxying = proxying
+        self._importing = importing
+        self._imports = imports
 
     async def StartAuthorization(
         self, request: pb.StartAuthorizationRequest, _context: Any
@@ -91,22 +97,39 @@ class CredentialServicer(CredentialServiceServicer):
 
     async def StoreCredential(self, request: pb.StoreCredentialRequest, _context: Any) -> pb.StoreCredentialResponse:
         """See the contract."""
+        wanted = await self._wanted(request, fresh=True)
+        stored = await self._managing.store(
+            wanted.tenant,
+            wanted.integration,
+            wanted.credential,
+            wanted.new,
+            caller=caller().id,
+            labels=wanted.labels,
+            version=wanted.version,
+        )
+        return pb.StoreCredentialResponse(credential=convert.credential(stored))
+
+    async def _wanted(self, request: pb.StoreCredentialRequest, *, fresh: bool) -> Wanted:
         tenant_id = parse.tenant_id(request.tenant)
         integration_id = parse.integration_id(request.integration)
         credential_id = parse.credential_id(request.credential) if request.credential else CredentialId(integration_id)
         new = _material(request)
         labels = parse.labels(request.labels, "labels")
+        version = parse.version(request.etag)
         tenant = await self._tenants.usable(caller(), tenant_id)
-        stored = await self._managing.store(
-            tenant,
-            await self._integrations.get(integration_id, fresh=True),
-            credential_id,
-            new,
-            caller=caller().id,
-            labels=labels,
-            version=parse.version(request.etag),
-        )
-        return pb.StoreCredentialResponse(credential=convert.credential(stored))
+        integration = await self._integrations.get(integration_id, fresh=fresh)
+        return Wanted(tenant, integration, credential_id, new, labels, version)
+
+    async def ImportCredentials(
+        self, requests: AsyncIterable[pb.ImportCredentialsRequest], context: Any
+    ) -> AsyncIterator[pb.ImportCredentialsResponse]:
+        """See the contract."""
+
+        async def store(request: pb.StoreCredentialRequest) -> Imported:
+            return await self._importing.store(caller(), await self._wanted(request, fresh=False))
+
+        async for answer in self._imports.answers(requests, store, context.time_remaining()):
+            yield answer
 
     async def GetCredential(self, request: pb.GetCredentialRequest, _context: Any) -> pb.GetCredentialResponse:
         """See the contract."""

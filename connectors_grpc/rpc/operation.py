@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from connectors_grpc.domain.operation import Deletion, Operation, Rotation
+from connectors_grpc.domain.operation import Deletion, DeletionOf, Deletions, Operation, Rotation
+from connectors_grpc.errors import MEANING, Reason
 from connectors_grpc.gen.connectors.v1 import error_reason_pb2 as reasons
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
 from connectors_grpc.rpc.convert import time_of
@@ -32,15 +33,9 @@ def operation(record: Operation) -> pb.Operation:
 def _put_receipt(message: pb.Operation, record: Operation) -> None:
     match record.work:
         case Deletion() as work:
-            message.delete_tenant.CopyFrom(
-                pb.DeleteTenantReceipt(
-                    tenant=record.tenant,
-                    uid=record.uid,
-                    credentials_purged=work.purged,
-                    revocations_failed=work.revocations_failed,
-                    key_shredded=work.key_shredded,
-                )
-            )
+            message.delete_tenant.CopyFrom(_deleted(record.tenant, record.uid, work))
+        case Deletions() as work:
+            message.batch_delete_tenants.CopyFrom(pb.BatchDeleteTenantsReceipt(results=map(_of_many, work.each)))
         case Rotation() as work:
             message.rotate_key.CopyFrom(
                 pb.RotateKeyReceipt(
@@ -53,3 +48,20 @@ def _put_receipt(message: pb.Operation, record: Operation) -> None:
             )
         case _:
             assert_never(record.work)
+
+
+def _deleted(tenant: str, uid: str | None, work: Deletion) -> pb.DeleteTenantReceipt:
+    return pb.DeleteTenantReceipt(
+        tenant=tenant,
+        uid=uid or "",
+        credentials_purged=work.purged,
+        revocations_failed=work.revocations_failed,
+        key_shredded=work.key_shredded,
+    )
+
+
+def _of_many(one: DeletionOf) -> pb.BatchDeleteTenantsResult:
+    if one.error:
+        text = MEANING[Reason(one.error)].text
+        return pb.BatchDeleteTenantsResult(tenant=one.tenant, error_reason=one.error, error_message=text)
+    return pb.BatchDeleteTenantsResult(tenant=one.tenant, receipt=_deleted(one.tenant, one.uid, one.deletion))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from connectors_grpc.boundary import caller
+from connectors_grpc.boundary import caller, check_item
 from connectors_grpc.deleting import Deleting
 from connectors_grpc.domain.ids import OperationId
 from connectors_grpc.domain.records import TenantState
@@ -18,7 +19,9 @@ from connectors_grpc.rpc.operation import operation
 from connectors_grpc.several import several
 from connectors_grpc.tenants import Tenants
 
-MOST_CREATED = 100
+MOST_AT_ONCE = 100
+SUSPEND = "/connectors.v1.TenantService/SuspendTenant"
+RESUME = "/connectors.v1.TenantService/ResumeTenant"
 
 
 class TenantServicer(TenantServiceServicer):
@@ -113,13 +116,67 @@ class TenantServicer(TenantServiceServicer):
         self, request: pb.BatchCreateTenantsRequest, _context: Any
     ) -> pb.BatchCreateTenantsResponse:
         """See the contract."""
-        if not 1 <= len(request.requests) <= MOST_CREATED:
-            raise invalid("requests", f"1 to {MOST_CREATED} are wanted")
+        if not 1 <= len(request.requests) <= MOST_AT_ONCE:
+            raise invalid("requests", f"1 to {MOST_AT_ONCE} are wanted")
         return pb.BatchCreateTenantsResponse(results=await several(self._result, request.requests))
 
     async def _result(self, request: pb.CreateTenantRequest) -> pb.BatchCreateTenantsResult:
         try:
             return pb.BatchCreateTenantsResult(tenant=await self._create(request))
         except ConnectorsError as error:
-            said = [error.meaning.text, *(f"{each.field}: {each.description}." for each in error.fields)]
-            return pb.BatchCreateTenantsResult(error_reason=error.reason.value, error_message=" ".join(said))
+            return pb.BatchCreateTenantsResult(error_reason=error.reason.value, error_message=_said(error))
+
+    async def BatchSuspendTenants(
+        self, request: pb.BatchSuspendTenantsRequest, _context: Any
+    ) -> pb.BatchSuspendTenantsResponse:
+        """See the contract."""
+
+        async def one(name: str) -> pb.Tenant:
+            one_request = pb.SuspendTenantRequest(tenant=name)
+            check_item(SUSPEND, one_request)
+            return (await self.SuspendTenant(one_request, None)).tenant
+
+        return pb.BatchSuspendTenantsResponse(results=await _each(request.tenants, one))
+
+    async def BatchResumeTenants(
+        self, request: pb.BatchResumeTenantsRequest, _context: Any
+    ) -> pb.BatchResumeTenantsResponse:
+        """See the contract."""
+
+        async def one(name: str) -> pb.Tenant:
+            one_request = pb.ResumeTenantRequest(tenant=name)
+            check_item(RESUME, one_request)
+            return (await self.ResumeTenant(one_request, None)).tenant
+
+        return pb.BatchResumeTenantsResponse(results=await _each(request.tenants, one))
+
+    async def BatchDeleteTenants(
+        self, request: pb.BatchDeleteTenantsRequest, _context: Any
+    ) -> pb.BatchDeleteTenantsResponse:
+        """See the contract."""
+        tenants = [parse.tenant_id(name, "tenants") for name in _bounded(request.tenants)]
+        begun = await self._deleting.delete_many(caller(), tenants, force=request.force)
+        return pb.BatchDeleteTenantsResponse(operation=operation(begun))
+
+
+def _bounded(tenants: Sequence[str]) -> Sequence[str]:
+    if not 1 <= len(tenants) <= MOST_AT_ONCE:
+        raise invalid("tenants", f"1 to {MOST_AT_ONCE} are wanted")
+    return tenants
+
+
+async def _each(tenants: Sequence[str], work: Callable[[str], Awaitable[pb.Tenant]]) -> list[pb.BatchTenantResult]:
+    """What the work gives for each, or why it was refused."""
+
+    async def one(name: str) -> pb.BatchTenantResult:
+        try:
+            return pb.BatchTenantResult(tenant=await work(name))
+        except ConnectorsError as error:
+            return pb.BatchTenantResult(error_reason=error.reason.value, error_message=_said(error))
+
+    return await several(one, _bounded(tenants))
+
+
+def _said(error: ConnectorsError) -> str:
+    """The refusal for people, naming the fields that are wrong."""
+    return " ".join([error.meaning.text, *(f"{each.field}: {each.description}." for each in error.fields)])

@@ -680,6 +680,138 @@ class StoreCredentialResponse(_message.Message):
 Global___StoreCredentialResponse: _TypeAlias = StoreCredentialResponse  # noqa: Y015
 
 @_typing.final
+class ImportCredentialsRequest(_message.Message):
+    """One credential to import."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    item: _builtins.str
+    """Names the item in its answer: 1 to 64 printable characters, a line's number say. No secret."""
+    @_builtins.property
+    def credential(self) -> Global___StoreCredentialRequest:
+        """What to store."""
+
+    def __init__(
+        self,
+        *,
+        item: _builtins.str = ...,
+        credential: Global___StoreCredentialRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "item", b"item"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportCredentialsRequest: _TypeAlias = ImportCredentialsRequest  # noqa: Y015
+
+@_typing.final
+class ImportCredentialsResponse(_message.Message):
+    """What became of one item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    item: _builtins.str
+    """The item's name, as it came."""
+    unchanged: _builtins.bool
+    """With `credential`: it was there already, and its material is as it was."""
+    @_builtins.property
+    def credential(self) -> Global___Credential:
+        """As stored, without material."""
+
+    @_builtins.property
+    def refusal(self) -> Global___ImportRefusal:
+        """Nothing was changed, but for VAULT_UNAVAILABLE and DEADLINE_EXCEEDED: then it may have been."""
+
+    def __init__(
+        self,
+        *,
+        item: _builtins.str = ...,
+        credential: Global___Credential | None = ...,
+        refusal: Global___ImportRefusal | None = ...,
+        unchanged: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "refusal", b"refusal", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "item", b"item", "refusal", b"refusal", "result", b"result", "unchanged", b"unchanged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["credential", "refusal"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___ImportCredentialsResponse: _TypeAlias = ImportCredentialsResponse  # noqa: Y015
+
+@_typing.final
+class ImportRefusal(_message.Message):
+    """Why one item was refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    FIELD_VIOLATIONS_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    reason: _error_reason_pb2.ErrorReason.ValueType
+    """The reason that StoreCredential would have given."""
+    message: _builtins.str
+    """What to do next, for people."""
+    @_builtins.property
+    def field_violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportFieldViolation]:
+        """Fields that are missing or malformed, by their paths in StoreCredentialRequest."""
+
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """Send the item again after so long. Unset: the same item would be refused again."""
+
+    def __init__(
+        self,
+        *,
+        reason: _error_reason_pb2.ErrorReason.ValueType = ...,
+        message: _builtins.str = ...,
+        field_violations: _abc.Iterable[Global___ImportFieldViolation] | None = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_delay", b"retry_delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field_violations", b"field_violations", "message", b"message", "reason", b"reason", "retry_delay", b"retry_delay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportRefusal: _TypeAlias = ImportRefusal  # noqa: Y015
+
+@_typing.final
+class ImportFieldViolation(_message.Message):
+    """One field that is missing or malformed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Its path."""
+    description: _builtins.str
+    """What is wanted, never what came."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "field", b"field"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportFieldViolation: _TypeAlias = ImportFieldViolation  # noqa: Y015
+
+@_typing.final
 class GetCredentialRequest(_message.Message):
     """Names a credential."""
 

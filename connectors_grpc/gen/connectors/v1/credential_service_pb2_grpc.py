@@ -50,6 +50,11 @@ class CredentialServiceStub:
                 request_serializer=connectors_dot_v1_dot_credential__service__pb2.StoreCredentialRequest.SerializeToString,
                 response_deserializer=connectors_dot_v1_dot_credential__service__pb2.StoreCredentialResponse.FromString,
                 _registered_method=True)
+        self.ImportCredentials = channel.stream_stream(
+                '/connectors.v1.CredentialService/ImportCredentials',
+                request_serializer=connectors_dot_v1_dot_credential__service__pb2.ImportCredentialsRequest.SerializeToString,
+                response_deserializer=connectors_dot_v1_dot_credential__service__pb2.ImportCredentialsResponse.FromString,
+                _registered_method=True)
         self.GetCredential = channel.unary_unary(
                 '/connectors.v1.CredentialService/GetCredential',
                 request_serializer=connectors_dot_v1_dot_credential__service__pb2.GetCredentialRequest.SerializeToString,
@@ -120,6 +125,22 @@ class CredentialServiceServicer:
 
         Caller: admin, or an operator of the tenant.
         Errors: TENANT_NOT_FOUND, INTEGRATION_NOT_FOUND, INVALID_FIELD, CONFLICT. Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportCredentials(self, request_iterator, context):
+        """Stores many credentials, each as StoreCredential does, up to 16 at once; answers come as they are ready, in any order. One
+        item that is refused stops no other. An item whose Vault is away is tried again within the deadline; what then is still
+        refused says how long to wait. Items that name the same credential are stored one after the other, as they came.
+
+        What is stored already is left as it is, its generation too, and so is what has been renewed since from the very refresh
+        token that is given: an import can be repeated whole, at any time.
+
+        Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED.
+        Errors: MALFORMED_REQUEST (bytes that are no message end the stream), API_KEY_INVALID (the key was revoked meanwhile).
+        Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,6 +233,11 @@ def add_CredentialServiceServicer_to_server(servicer, server):
                     servicer.StoreCredential,
                     request_deserializer=connectors_dot_v1_dot_credential__service__pb2.StoreCredentialRequest.FromString,
                     response_serializer=connectors_dot_v1_dot_credential__service__pb2.StoreCredentialResponse.SerializeToString,
+            ),
+            'ImportCredentials': grpc.stream_stream_rpc_method_handler(
+                    servicer.ImportCredentials,
+                    request_deserializer=connectors_dot_v1_dot_credential__service__pb2.ImportCredentialsRequest.FromString,
+                    response_serializer=connectors_dot_v1_dot_credential__service__pb2.ImportCredentialsResponse.SerializeToString,
             ),
             'GetCredential': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCredential,
@@ -331,6 +357,33 @@ class CredentialService:
             '/connectors.v1.CredentialService/StoreCredential',
             connectors_dot_v1_dot_credential__service__pb2.StoreCredentialRequest.SerializeToString,
             connectors_dot_v1_dot_credential__service__pb2.StoreCredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportCredentials(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/connectors.v1.CredentialService/ImportCredentials',
+            connectors_dot_v1_dot_credential__service__pb2.ImportCredentialsRequest.SerializeToString,
+            connectors_dot_v1_dot_credential__service__pb2.ImportCredentialsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,18 @@ class CredentialServiceStub:
     Caller: admin, or an operator of the tenant.
     Errors: TENANT_NOT_FOUND, INTEGRATION_NOT_FOUND, INVALID_FIELD, CONFLICT. Retry: safe.
     """
+    ImportCredentials: _grpc.StreamStreamMultiCallable[_credential_service_pb2.ImportCredentialsRequest, _credential_service_pb2.ImportCredentialsResponse]
+    """Stores many credentials, each as StoreCredential does, up to 16 at once; answers come as they are ready, in any order. One
+    item that is refused stops no other. An item whose Vault is away is tried again within the deadline; what then is still
+    refused says how long to wait. Items that name the same credential are stored one after the other, as they came.
+
+    What is stored already is left as it is, its generation too, and so is what has been renewed since from the very refresh
+    token that is given: an import can be repeated whole, at any time.
+
+    Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED.
+    Errors: MALFORMED_REQUEST (bytes that are no message end the stream), API_KEY_INVALID (the key was revoked meanwhile).
+    Retry: safe.
+    """
     GetCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.GetCredentialRequest, _credential_service_pb2.GetCredentialResponse]
     """Reads how a credential is, without material.
 
@@ -124,6 +136,18 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
 
     Caller: admin, or an operator of the tenant.
     Errors: TENANT_NOT_FOUND, INTEGRATION_NOT_FOUND, INVALID_FIELD, CONFLICT. Retry: safe.
+    """
+    ImportCredentials: _aio.StreamStreamMultiCallable[_credential_service_pb2.ImportCredentialsRequest, _credential_service_pb2.ImportCredentialsResponse]  # type: ignore[assignment]
+    """Stores many credentials, each as StoreCredential does, up to 16 at once; answers come as they are ready, in any order. One
+    item that is refused stops no other. An item whose Vault is away is tried again within the deadline; what then is still
+    refused says how long to wait. Items that name the same credential are stored one after the other, as they came.
+
+    What is stored already is left as it is, its generation too, and so is what has been renewed since from the very refresh
+    token that is given: an import can be repeated whole, at any time.
+
+    Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED.
+    Errors: MALFORMED_REQUEST (bytes that are no message end the stream), API_KEY_INVALID (the key was revoked meanwhile).
+    Retry: safe.
     """
     GetCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.GetCredentialRequest, _credential_service_pb2.GetCredentialResponse]  # type: ignore[assignment]
     """Reads how a credential is, without material.
@@ -209,6 +233,24 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Caller: admin, or an operator of the tenant.
         Errors: TENANT_NOT_FOUND, INTEGRATION_NOT_FOUND, INVALID_FIELD, CONFLICT. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportCredentials(
+        self,
+        request_iterator: _MaybeAsyncIterator[_credential_service_pb2.ImportCredentialsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_credential_service_pb2.ImportCredentialsResponse], _abc.AsyncIterator[_credential_service_pb2.ImportCredentialsResponse]]:
+        """Stores many credentials, each as StoreCredential does, up to 16 at once; answers come as they are ready, in any order. One
+        item that is refused stops no other. An item whose Vault is away is tried again within the deadline; what then is still
+        refused says how long to wait. Items that name the same credential are stored one after the other, as they came.
+
+        What is stored already is left as it is, its generation too, and so is what has been renewed since from the very refresh
+        token that is given: an import can be repeated whole, at any time.
+
+        Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED.
+        Errors: MALFORMED_REQUEST (bytes that are no message end the stream), API_KEY_INVALID (the key was revoked meanwhile).
+        Retry: safe.
         """
 
     @_abc_1.abstractmethod

@@ -139,6 +139,7 @@ class Operation(_message.Message):
     ERROR_REASON_FIELD_NUMBER: _builtins.int
     DELETE_TENANT_FIELD_NUMBER: _builtins.int
     ROTATE_KEY_FIELD_NUMBER: _builtins.int
+    BATCH_DELETE_TENANTS_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
@@ -165,6 +166,10 @@ class Operation(_message.Message):
         """Of RotateTenantKey and RotatePlatformKey."""
 
     @_builtins.property
+    def batch_delete_tenants(self) -> Global___BatchDeleteTenantsReceipt:
+        """Of BatchDeleteTenants."""
+
+    @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
 
@@ -183,15 +188,16 @@ class Operation(_message.Message):
         error_reason: _error_reason_pb2.ErrorReason.ValueType = ...,
         delete_tenant: Global___DeleteTenantReceipt | None = ...,
         rotate_key: Global___RotateKeyReceipt | None = ...,
+        batch_delete_tenants: Global___BatchDeleteTenantsReceipt | None = ...,
         step: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_tenant", b"delete_tenant", "end_time", b"end_time", "result", b"result", "rotate_key", b"rotate_key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_delete_tenants", b"batch_delete_tenants", "create_time", b"create_time", "delete_tenant", b"delete_tenant", "end_time", b"end_time", "result", b"result", "rotate_key", b"rotate_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_tenant", b"delete_tenant", "done", b"done", "end_time", b"end_time", "error_reason", b"error_reason", "id", b"id", "items_done", b"items_done", "items_total", b"items_total", "result", b"result", "rotate_key", b"rotate_key", "step", b"step", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_delete_tenants", b"batch_delete_tenants", "create_time", b"create_time", "delete_tenant", b"delete_tenant", "done", b"done", "end_time", b"end_time", "error_reason", b"error_reason", "id", b"id", "items_done", b"items_done", "items_total", b"items_total", "result", b"result", "rotate_key", b"rotate_key", "step", b"step", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["delete_tenant", "rotate_key"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["delete_tenant", "rotate_key", "batch_delete_tenants"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -888,3 +894,247 @@ class BatchCreateTenantsResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___BatchCreateTenantsResult: _TypeAlias = BatchCreateTenantsResult  # noqa: Y015
+
+@_typing.final
+class BatchSuspendTenantsRequest(_message.Message):
+    """Asks for many suspensions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tenants' ids, 1 to 100."""
+
+    def __init__(
+        self,
+        *,
+        tenants: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenants", b"tenants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchSuspendTenantsRequest: _TypeAlias = BatchSuspendTenantsRequest  # noqa: Y015
+
+@_typing.final
+class BatchSuspendTenantsResponse(_message.Message):
+    """Results, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchTenantResult]:
+        """One a tenant."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchTenantResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchSuspendTenantsResponse: _TypeAlias = BatchSuspendTenantsResponse  # noqa: Y015
+
+@_typing.final
+class BatchResumeTenantsRequest(_message.Message):
+    """Asks for many suspensions' end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tenants' ids, 1 to 100."""
+
+    def __init__(
+        self,
+        *,
+        tenants: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenants", b"tenants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchResumeTenantsRequest: _TypeAlias = BatchResumeTenantsRequest  # noqa: Y015
+
+@_typing.final
+class BatchResumeTenantsResponse(_message.Message):
+    """Results, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchTenantResult]:
+        """One a tenant."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchTenantResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchResumeTenantsResponse: _TypeAlias = BatchResumeTenantsResponse  # noqa: Y015
+
+@_typing.final
+class BatchTenantResult(_message.Message):
+    """One of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    error_reason: _builtins.str
+    """An ErrorReason's name."""
+    error_message: _builtins.str
+    """With `error_reason`: what to do next, for people."""
+    @_builtins.property
+    def tenant(self) -> Global___Tenant:
+        """The tenant as stored."""
+
+    def __init__(
+        self,
+        *,
+        tenant: Global___Tenant | None = ...,
+        error_reason: _builtins.str = ...,
+        error_message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error_reason", b"error_reason", "result", b"result", "tenant", b"tenant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_message", b"error_message", "error_reason", b"error_reason", "result", b"result", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["tenant", "error_reason"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___BatchTenantResult: _TypeAlias = BatchTenantResult  # noqa: Y015
+
+@_typing.final
+class BatchDeleteTenantsRequest(_message.Message):
+    """Asks for many deletions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANTS_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    force: _builtins.bool
+    """Delete their credentials too. Unset: a tenant that has any is NOT_EMPTY."""
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tenants' ids, 1 to 100."""
+
+    def __init__(
+        self,
+        *,
+        tenants: _abc.Iterable[_builtins.str] | None = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "tenants", b"tenants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteTenantsRequest: _TypeAlias = BatchDeleteTenantsRequest  # noqa: Y015
+
+@_typing.final
+class BatchDeleteTenantsResponse(_message.Message):
+    """The deletions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> Global___Operation:
+        """Its progress counts tenants, its result is a BatchDeleteTenantsReceipt."""
+
+    def __init__(
+        self,
+        *,
+        operation: Global___Operation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteTenantsResponse: _TypeAlias = BatchDeleteTenantsResponse  # noqa: Y015
+
+@_typing.final
+class BatchDeleteTenantsReceipt(_message.Message):
+    """What many deletions did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchDeleteTenantsResult]:
+        """One a tenant, in the order of the request, each named once."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchDeleteTenantsResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteTenantsReceipt: _TypeAlias = BatchDeleteTenantsReceipt  # noqa: Y015
+
+@_typing.final
+class BatchDeleteTenantsResult(_message.Message):
+    """One of many deletions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """The tenant's id."""
+    error_reason: _builtins.str
+    """An ErrorReason's name."""
+    error_message: _builtins.str
+    """With `error_reason`: what to do next, for people."""
+    @_builtins.property
+    def receipt(self) -> Global___DeleteTenantReceipt:
+        """It is gone. Of `revocations_failed`, up to 20 are named."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        receipt: Global___DeleteTenantReceipt | None = ...,
+        error_reason: _builtins.str = ...,
+        error_message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error_reason", b"error_reason", "receipt", b"receipt", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_message", b"error_message", "error_reason", b"error_reason", "receipt", b"receipt", "result", b"result", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["receipt", "error_reason"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___BatchDeleteTenantsResult: _TypeAlias = BatchDeleteTenantsResult  # noqa: Y015

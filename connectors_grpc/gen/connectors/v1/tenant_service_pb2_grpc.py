@@ -90,6 +90,21 @@ class TenantServiceStub:
                 request_serializer=connectors_dot_v1_dot_tenant__service__pb2.BatchCreateTenantsRequest.SerializeToString,
                 response_deserializer=connectors_dot_v1_dot_tenant__service__pb2.BatchCreateTenantsResponse.FromString,
                 _registered_method=True)
+        self.BatchSuspendTenants = channel.unary_unary(
+                '/connectors.v1.TenantService/BatchSuspendTenants',
+                request_serializer=connectors_dot_v1_dot_tenant__service__pb2.BatchSuspendTenantsRequest.SerializeToString,
+                response_deserializer=connectors_dot_v1_dot_tenant__service__pb2.BatchSuspendTenantsResponse.FromString,
+                _registered_method=True)
+        self.BatchResumeTenants = channel.unary_unary(
+                '/connectors.v1.TenantService/BatchResumeTenants',
+                request_serializer=connectors_dot_v1_dot_tenant__service__pb2.BatchResumeTenantsRequest.SerializeToString,
+                response_deserializer=connectors_dot_v1_dot_tenant__service__pb2.BatchResumeTenantsResponse.FromString,
+                _registered_method=True)
+        self.BatchDeleteTenants = channel.unary_unary(
+                '/connectors.v1.TenantService/BatchDeleteTenants',
+                request_serializer=connectors_dot_v1_dot_tenant__service__pb2.BatchDeleteTenantsRequest.SerializeToString,
+                response_deserializer=connectors_dot_v1_dot_tenant__service__pb2.BatchDeleteTenantsResponse.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer:
@@ -193,7 +208,8 @@ class TenantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOperation(self, request, context):
-        """Asks how long work is getting on: what DeleteTenant, RotateTenantKey or RotatePlatformKey returned.
+        """Asks how long work is getting on: what DeleteTenant, BatchDeleteTenants, RotateTenantKey or RotatePlatformKey
+        returned.
 
         Caller: admin, or an operator of the operation's tenant.
         Errors: OPERATION_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
@@ -207,6 +223,38 @@ class TenantServiceServicer:
 
         Caller: admin.
         Errors: INVALID_FIELD (no request, or too many). Retry: safe with the same request_ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchSuspendTenants(self, request, context):
+        """Freezes up to 100 tenants, each with a result of its own: that one is refused stops no other.
+
+        Caller: admin, or an operator of the tenants: others are PERMISSION_DENIED, one by one.
+        Errors: INVALID_FIELD (no tenant, or too many). Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchResumeTenants(self, request, context):
+        """Lifts up to 100 suspensions, each with a result of its own: that one is refused stops no other.
+
+        Caller: admin, or an operator of the tenants: others are PERMISSION_DENIED, one by one.
+        Errors: INVALID_FIELD (no tenant, or too many). Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeleteTenants(self, request, context):
+        """Deletes up to 100 tenants as DeleteTenant does, each with a result of its own in the receipt: that one is refused stops no
+        other. Nothing is given out for any of them once it returns; the rest goes on by itself: ask with GetOperation. Called
+        again meanwhile with the same tenants, it returns that same operation.
+
+        Caller: admin, for all tenants.
+        Errors: INVALID_FIELD (no tenant, or too many), VAULT_UNAVAILABLE. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -269,6 +317,21 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.BatchCreateTenants,
                     request_deserializer=connectors_dot_v1_dot_tenant__service__pb2.BatchCreateTenantsRequest.FromString,
                     response_serializer=connectors_dot_v1_dot_tenant__service__pb2.BatchCreateTenantsResponse.SerializeToString,
+            ),
+            'BatchSuspendTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchSuspendTenants,
+                    request_deserializer=connectors_dot_v1_dot_tenant__service__pb2.BatchSuspendTenantsRequest.FromString,
+                    response_serializer=connectors_dot_v1_dot_tenant__service__pb2.BatchSuspendTenantsResponse.SerializeToString,
+            ),
+            'BatchResumeTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchResumeTenants,
+                    request_deserializer=connectors_dot_v1_dot_tenant__service__pb2.BatchResumeTenantsRequest.FromString,
+                    response_serializer=connectors_dot_v1_dot_tenant__service__pb2.BatchResumeTenantsResponse.SerializeToString,
+            ),
+            'BatchDeleteTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteTenants,
+                    request_deserializer=connectors_dot_v1_dot_tenant__service__pb2.BatchDeleteTenantsRequest.FromString,
+                    response_serializer=connectors_dot_v1_dot_tenant__service__pb2.BatchDeleteTenantsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -569,6 +632,87 @@ class TenantService:
             '/connectors.v1.TenantService/BatchCreateTenants',
             connectors_dot_v1_dot_tenant__service__pb2.BatchCreateTenantsRequest.SerializeToString,
             connectors_dot_v1_dot_tenant__service__pb2.BatchCreateTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchSuspendTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connectors.v1.TenantService/BatchSuspendTenants',
+            connectors_dot_v1_dot_tenant__service__pb2.BatchSuspendTenantsRequest.SerializeToString,
+            connectors_dot_v1_dot_tenant__service__pb2.BatchSuspendTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchResumeTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connectors.v1.TenantService/BatchResumeTenants',
+            connectors_dot_v1_dot_tenant__service__pb2.BatchResumeTenantsRequest.SerializeToString,
+            connectors_dot_v1_dot_tenant__service__pb2.BatchResumeTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeleteTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connectors.v1.TenantService/BatchDeleteTenants',
+            connectors_dot_v1_dot_tenant__service__pb2.BatchDeleteTenantsRequest.SerializeToString,
+            connectors_dot_v1_dot_tenant__service__pb2.BatchDeleteTenantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -94,7 +94,8 @@ class TenantServiceStub:
     Errors: TENANT_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
     """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.GetOperationRequest, _tenant_service_pb2.GetOperationResponse]
-    """Asks how long work is getting on: what DeleteTenant, RotateTenantKey or RotatePlatformKey returned.
+    """Asks how long work is getting on: what DeleteTenant, BatchDeleteTenants, RotateTenantKey or RotatePlatformKey
+    returned.
 
     Caller: admin, or an operator of the operation's tenant.
     Errors: OPERATION_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
@@ -104,6 +105,26 @@ class TenantServiceStub:
 
     Caller: admin.
     Errors: INVALID_FIELD (no request, or too many). Retry: safe with the same request_ids.
+    """
+    BatchSuspendTenants: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.BatchSuspendTenantsRequest, _tenant_service_pb2.BatchSuspendTenantsResponse]
+    """Freezes up to 100 tenants, each with a result of its own: that one is refused stops no other.
+
+    Caller: admin, or an operator of the tenants: others are PERMISSION_DENIED, one by one.
+    Errors: INVALID_FIELD (no tenant, or too many). Retry: safe.
+    """
+    BatchResumeTenants: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.BatchResumeTenantsRequest, _tenant_service_pb2.BatchResumeTenantsResponse]
+    """Lifts up to 100 suspensions, each with a result of its own: that one is refused stops no other.
+
+    Caller: admin, or an operator of the tenants: others are PERMISSION_DENIED, one by one.
+    Errors: INVALID_FIELD (no tenant, or too many). Retry: safe.
+    """
+    BatchDeleteTenants: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.BatchDeleteTenantsRequest, _tenant_service_pb2.BatchDeleteTenantsResponse]
+    """Deletes up to 100 tenants as DeleteTenant does, each with a result of its own in the receipt: that one is refused stops no
+    other. Nothing is given out for any of them once it returns; the rest goes on by itself: ask with GetOperation. Called
+    again meanwhile with the same tenants, it returns that same operation.
+
+    Caller: admin, for all tenants.
+    Errors: INVALID_FIELD (no tenant, or too many), VAULT_UNAVAILABLE. Retry: safe.
     """
 
 @_typing.type_check_only
@@ -172,7 +193,8 @@ class TenantServiceAsyncStub(TenantServiceStub):
     Errors: TENANT_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.GetOperationRequest, _tenant_service_pb2.GetOperationResponse]  # type: ignore[assignment]
-    """Asks how long work is getting on: what DeleteTenant, RotateTenantKey or RotatePlatformKey returned.
+    """Asks how long work is getting on: what DeleteTenant, BatchDeleteTenants, RotateTenantKey or RotatePlatformKey
+    returned.
 
     Caller: admin, or an operator of the operation's tenant.
     Errors: OPERATION_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
@@ -182,6 +204,26 @@ class TenantServiceAsyncStub(TenantServiceStub):
 
     Caller: admin.
     Errors: INVALID_FIELD (no request, or too many). Retry: safe with the same request_ids.
+    """
+    BatchSuspendTenants: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.BatchSuspendTenantsRequest, _tenant_service_pb2.BatchSuspendTenantsResponse]  # type: ignore[assignment]
+    """Freezes up to 100 tenants, each with a result of its own: that one is refused stops no other.
+
+    Caller: admin, or an operator of the tenants: others are PERMISSION_DENIED, one by one.
+    Errors: INVALID_FIELD (no tenant, or too many). Retry: safe.
+    """
+    BatchResumeTenants: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.BatchResumeTenantsRequest, _tenant_service_pb2.BatchResumeTenantsResponse]  # type: ignore[assignment]
+    """Lifts up to 100 suspensions, each with a result of its own: that one is refused stops no other.
+
+    Caller: admin, or an operator of the tenants: others are PERMISSION_DENIED, one by one.
+    Errors: INVALID_FIELD (no tenant, or too many). Retry: safe.
+    """
+    BatchDeleteTenants: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.BatchDeleteTenantsRequest, _tenant_service_pb2.BatchDeleteTenantsResponse]  # type: ignore[assignment]
+    """Deletes up to 100 tenants as DeleteTenant does, each with a result of its own in the receipt: that one is refused stops no
+    other. Nothing is given out for any of them once it returns; the rest goes on by itself: ask with GetOperation. Called
+    again meanwhile with the same tenants, it returns that same operation.
+
+    Caller: admin, for all tenants.
+    Errors: INVALID_FIELD (no tenant, or too many), VAULT_UNAVAILABLE. Retry: safe.
     """
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -307,7 +349,8 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.GetOperationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.GetOperationResponse, _abc.Awaitable[_tenant_service_pb2.GetOperationResponse]]:
-        """Asks how long work is getting on: what DeleteTenant, RotateTenantKey or RotatePlatformKey returned.
+        """Asks how long work is getting on: what DeleteTenant, BatchDeleteTenants, RotateTenantKey or RotatePlatformKey
+        returned.
 
         Caller: admin, or an operator of the operation's tenant.
         Errors: OPERATION_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
@@ -323,6 +366,44 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Caller: admin.
         Errors: INVALID_FIELD (no request, or too many). Retry: safe with the same request_ids.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchSuspendTenants(
+        self,
+        request: _tenant_service_pb2.BatchSuspendTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.BatchSuspendTenantsResponse, _abc.Awaitable[_tenant_service_pb2.BatchSuspendTenantsResponse]]:
+        """Freezes up to 100 tenants, each with a result of its own: that one is refused stops no other.
+
+        Caller: admin, or an operator of the tenants: others are PERMISSION_DENIED, one by one.
+        Errors: INVALID_FIELD (no tenant, or too many). Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchResumeTenants(
+        self,
+        request: _tenant_service_pb2.BatchResumeTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.BatchResumeTenantsResponse, _abc.Awaitable[_tenant_service_pb2.BatchResumeTenantsResponse]]:
+        """Lifts up to 100 suspensions, each with a result of its own: that one is refused stops no other.
+
+        Caller: admin, or an operator of the tenants: others are PERMISSION_DENIED, one by one.
+        Errors: INVALID_FIELD (no tenant, or too many). Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDeleteTenants(
+        self,
+        request: _tenant_service_pb2.BatchDeleteTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.BatchDeleteTenantsResponse, _abc.Awaitable[_tenant_service_pb2.BatchDeleteTenantsResponse]]:
+        """Deletes up to 100 tenants as DeleteTenant does, each with a result of its own in the receipt: that one is refused stops no
+        other. Nothing is given out for any of them once it returns; the rest goes on by itself: ask with GetOperation. Called
+        again meanwhile with the same tenants, it returns that same operation.
+
+        Caller: admin, for all tenants.
+        Errors: INVALID_FIELD (no tenant, or too many), VAULT_UNAVAILABLE. Retry: safe.
         """
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

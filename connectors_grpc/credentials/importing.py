@@ -1,0 +1,105 @@
+"""Storing what may be there already: an import can be repeated whole, and changes only what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from connectors_grpc.codec import RecordMalformed
+from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
+from connectors_grpc.credentials.managing import Managing, NewMaterial
+from connectors_grpc.credentials.renewing import fingerprint
+from connectors_grpc.definition_rules import sealed_hosts
+from connectors_grpc.domain.definition import Integration
+from connectors_grpc.domain.ids import CredentialId
+from connectors_grpc.domain.records import ApiKey, Credential, CredentialState, Material, Tenant
+from connectors_grpc.errors import ConnectorsError, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One credential to store. Holds secrets. `version` other than 0 must be the current one."""
+
+    tenant: Tenant
+    integration: Integration
+    credential: CredentialId
+    new: NewMaterial
+    labels: Mapping[str, str]
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A credential as it now stands. `unchanged`: its material was there already."""
+
+    credential: Credential
+    unchanged: bool
+
+
+class Importing:
+    """The use case of imports."""
+
+    def __init__(self, managing: Managing, keeper: Keeper) -> None:
+        self._managing = managing
+        self._keeper = keeper
+
+    async def store(self, caller: ApiKey, wanted: Wanted) -> Imported:
+        """Store the material unless it is there; labels are brought up to what is given in any case.
+
+        What has been renewed since from the very refresh token that is given counts as there: that token may be dead by now,
+        and the one that replaced it is the only good one.
+        Raises: what Managing.store raises.
+        """
+        held = await self._held(wanted)
+        if held is None or not await self._is_there(held, wanted):
+            return Imported(await self._managing.store(
+                wanted.tenant, wanted.integration, wanted.credential, wanted.new,
+                caller=caller.id, labels=wanted.labels, version=wanted.version,
+            ), unchanged=False)  # fmt: skip
+        there = held.credential
+        if wanted.version not in (0, there.version):
+            raise ConnectorsError(Reason.CONFLICT)
+        if wanted.labels and dict(wanted.labels) != dict(there.labels):
+            there = await self._managing.update(
+                caller, wanted.tenant.id, there.id, version=there.version, labels=wanted.labels, enabled=None
+            )
+        return Imported(there, unchanged=True)
+
+    async def _held(self, wanted: Wanted) -> Held | None:
+        try:
+            return await self._keeper.read(wanted.tenant, wanted.credential)
+        except RecordMalformed:
+            return None  # Managing.store says what is to be said of it
+
+    async def _is_there(self, held: Held, wanted: Wanted) -> bool:
+        there, new = held.credential, wanted.new
+        if (there.state, there.kind, there.integration) != (CredentialState.ACTIVE, new.kind, wanted.integration.id):
+            return False
+        try:
+            material = await self._keeper.open(wanted.tenant, held)
+        except MaterialLost:
+            return False
+        return _renewed_since(there, material, new) or _is_same(there, material, wanted)
+
+
+def _renewed_since(there: Credential, material: Material, new: NewMaterial) -> bool:
+    """Whether the material descends from the refresh token that is given, and is no longer what was stored with it."""
+    if new.refresh_token is None or there.refresh_time is None:
+        return False
+    return there.origin == fingerprint(new.refresh_token) and bool(material.refresh_token)
+
+
+def _is_same(there: Credential, material: Material, wanted: Wanted) -> bool:
+    """Whether storing would change nothing: material, hosts, and what is given of scopes and end."""
+    new, api = wanted.new, wanted.integration.api
+    if api is None or material.hosts != sealed_hosts(api) or material.refresh_token != new.refresh_token:
+        return False
+    if new.inputs is not None:
+        named = dict(new.inputs).items() <= dict(material.inputs or {}).items()
+        return named and new.requested_scopes in ((), there.requested_scopes)
+    return (
+        material.inputs is None
+        and dict(material.fields) == dict(new.fields)
+        and new.scopes in ((), there.granted_scopes)
+        and new.expire_time in (None, there.expire_time)
+    )
