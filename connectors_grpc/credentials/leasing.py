@@ -7,16 +7,16 @@ those that were sealed with it, its templates are filled.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from connectors_grpc import lifecycle, policy
 from connectors_grpc.access import Access
 from connectors_grpc.credentials.keeping import Held
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.definition_rules import sealed_hosts
-from connectors_grpc.domain.definition import Api, Integration
+from connectors_grpc.domain.definition import Api, Integration, OAuth
 from connectors_grpc.domain.ids import CredentialId, KeyId, TenantId
-from connectors_grpc.domain.records import ApiKey, CredentialKind, Material, Role, Tenant
+from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, Material, Role, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.inject import FieldRefused, Injection, PlaceholderUnresolved, resolve
 from connectors_grpc.integrations import Integrations
@@ -33,6 +33,8 @@ a replica that is killed or cut off from the Vault before it wrote its journal f
 journals ends its watches; a watch that breaks puts its sidecar back to 4 s. Where the Vault is away for all, nothing can change.
 The time still bounds what nobody publishes: documents that an operator edits by hand.
 """
+SOONEST, LATEST = timedelta(milliseconds=100), timedelta(seconds=5)
+"""Bounds of asking again for a token whose refresh is overdue."""
 LEASE_GRACE = timedelta(hours=1)
 GRANT_TTL = timedelta(seconds=60)
 SHORTEST = timedelta(seconds=30)
@@ -140,9 +142,7 @@ class Leasing:
             await self._tenants.get(grant, wanted)
         use = await self.use(caller, wanted, credential_id, rejected_generation=rejected_generation)
         self._handed_out("Lease", grant or caller, use)
-        due = lifecycle.renew_at(use.held.credential)
-        until_due = LEASE_TTL if due is None else max(due - self._clock.now(), timedelta(milliseconds=100))
-        return Leased(use, min(LEASE_TTL, until_due), LEASE_GRACE, grant)
+        return Leased(use, ask_again(use.held.credential, use.integration.oauth, self._clock.now()), LEASE_GRACE, grant)
 
     async def fetch_token(
         self, caller: ApiKey, tenant_id: TenantId, credential_id: CredentialId, min_ttl: timedelta | None
@@ -173,6 +173,21 @@ class Leasing:
             generation=use.held.credential.generation,
             result="handed out",
         )
+
+
+def ask_again(credential: Credential, oauth: OAuth | None, now: datetime) -> timedelta:
+    """When a sidecar asks for its lease again: when a refresh is due, LEASE_TTL at the most.
+
+    Past that point (jitter put it off, or the provider is down) a few times more before the token ends: often enough to get
+    the new one in time, seldom enough not to hammer anybody.
+    """
+    ends = oauth is not None and oauth.refresh_ends_access_token
+    due = lifecycle.renew_at(credential, ends_access_token=ends)
+    if due is None or credential.expire_time is None:
+        return LEASE_TTL
+    if due > now:
+        return min(LEASE_TTL, due - now)
+    return min(max((credential.expire_time - now) / 4, SOONEST), LATEST)
 
 
 def _only_tenant(grant: ApiKey | None) -> TenantId:
