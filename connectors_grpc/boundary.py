@@ -54,6 +54,8 @@ PATIENT = frozenset(
 )
 """RPCs that only read, or hand out: they may begin anew. A write's outcome may be unknown, and is for its caller to judge."""
 
+PATIENT_STREAMS = frozenset(("/connectors.v1.CredentialService/ImportCredentials",))
+"""Streams whose callers wait anyway. Others turn to another server at once."""
 log = logs.get("rpc")
 
 
@@ -103,6 +105,18 @@ class Boundary:
         return await self._access.authenticate(key)
 
     @staticmethod
+    async def _patiently(self, key: Secret | None) -> ApiKey:
+        """As `_authenticate`, waiting for a Vault that is away."""
+        pause, until = FIRST_PAUSE, time.monotonic() + LONGEST_WAIT
+        while True:
+            try:
+                return await self._authenticate(key)
+            except VaultUnavailable:
+                if time.monotonic() + pause > until:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
     def _rule(method: str, admitted: ApiKey) -> policy.Rule:
         """The method's rule, if it lets the key in. Raises: PERMISSION_DENIED (no rule: nothing is open by omission)."""
         rule = policy.RULES.get(method)
@@ -150,7 +164,7 @@ class Boundary:
     ) -> AsyncIterator[Answer]:
         """One streamed call, whole. Its length is the caller's affair. Raises: ConnectorsError, and nothing else."""
         with _told(method) as line:
-            admitted = await self._authenticate(key)
+            admitted = await (self._patiently(key) if method in PATIENT_STREAMS else self._authenticate(key))
             line.caller = admitted.id
             rule = self._rule(method, admitted)
             if request is None or isinstance(request, Message):
