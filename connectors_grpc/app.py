@@ -51,6 +51,7 @@ from connectors_grpc.rpc.server import DESCRIPTORS, GrpcServer, Servicers
 from connectors_grpc.rpc.tenant_service import TenantServicer
 from connectors_grpc.settings import ServerSettings
 from connectors_grpc.spill import SpillDirectory
+from connectors_grpc.streaming import Streaming
 from connectors_grpc.tenants import Tenants
 from connectors_grpc.vault import VaultCiphers, VaultClient, VaultDocuments, VaultSettings, connect
 from connectors_grpc.watching import Watching
@@ -95,6 +96,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     managing = Managing(tenants, integrations, keeper, revoking, changes, audit, clock)
     leasing = Leasing(tenants, integrations, refreshing, access, audit, clock)
     proxying = Proxying(leasing, outbound, calls, audit)
+    streaming = Streaming(leasing, outbound, calls, audit)
     flows = Flows(records, clock)
     connecting = Connecting(
         flows, tenants, integrations, managing, platform_cipher, outbound, audit, clock, settings.base_url
@@ -117,7 +119,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
             Importing(managing, keeper),
             Imports(access, audit),
         ),
-        ProxyServicer(proxying, leasing, Watching(changes, access, tenants)),
+        ProxyServicer(proxying, streaming, leasing, Watching(changes, access, tenants)),
         AccessServicer(access, tenants),
     )
     try:

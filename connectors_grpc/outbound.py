@@ -12,6 +12,7 @@ import logging
 import re
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -21,11 +22,13 @@ import httpcore2
 from connectors_grpc.dialling import AddressRefused, PinningBackend, Resolver, resolve_by_system, tls_context
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.inject import authority
-from connectors_grpc.ports import HttpReply, HttpRequest
+from connectors_grpc.ports import HttpReply, HttpRequest, HttpStream
 
 MOST_CONNECTIONS = 100
 MOST_IDLE = 20
 IDLE_TTL = 15.0
+CONNECT = 10.0
+"""Seconds for a streamed call to get a connection."""
 _URL = re.compile(r"https?://[\x21\x24-\x7e]+")
 _OURS = frozenset(("host", "content-length", "transfer-encoding", "connection"))
 _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "DELETE", "TRACE"))
@@ -74,6 +77,29 @@ class HttpOutbound:
         else:
             return reply
         raise failure  # outside of `except`, so that no library's exception, which may quote the peer, hangs on it
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, request: HttpRequest, body: AsyncIterator[bytes] | None, length: int | None
+    ) -> AsyncIterator[HttpStream]:
+        """As `StreamingOutbound` says. Leaving the block before the body's end closes the connection."""
+        progress = _Progress()
+        where = authority(request.url)
+        prepared = _streamed(_prepare(request, progress), request, body, length)
+        pool = self._private if request.allow_private_addresses else self._public
+        async with contextlib.AsyncExitStack() as stack:
+            failure: ConnectorsError | None = None
+            try:
+                response = await pool.handle_async_request(prepared)
+                stack.push_async_callback(response.aclose)
+                if response.status < 200:
+                    raise httpcore2.RemoteProtocolError("an upgrade that nobody asked for")
+            except (OSError, UnicodeError, AddressRefused, *_FAILURES) as error:
+                failure = _refusal(error, where, progress, 0)
+            if failure is not None:
+                raise failure  # outside of `except`, as above
+            headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers)
+            yield HttpStream(response.status, headers, _pieces(response, where, progress))
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -162,6 +188,40 @@ async def _exchange(pool: httpcore2.AsyncConnectionPool, request: httpcore2.Requ
         await response.aclose()
     headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers)
     return HttpReply(response.status, headers, bytes(body))
+
+
+def _streamed(
+    prepared: httpcore2.Request, request: HttpRequest, body: AsyncIterator[bytes] | None, length: int | None
+) -> httpcore2.Request:
+    """The same request with a body that streams. Source: RFC 9112 section 6."""
+    framing = [(b"Transfer-Encoding", b"chunked")]
+    if body is None or length is not None:
+        wanted = length if body is not None else None if request.method in _WITHOUT_BODY else 0
+        framing = [] if wanted is None else [(b"Content-Length", str(wanted).encode("ascii"))]
+    headers = [pair for pair in prepared.headers if pair[0].lower() != b"content-length"] + framing
+    times = dict.fromkeys(("read", "write"), request.timeout) | dict.fromkeys(("connect", "pool"), CONNECT)
+    return httpcore2.Request(
+        prepared.method,
+        prepared.url,
+        headers=headers,
+        content=body,
+        extensions={**prepared.extensions, "timeout": times},
+    )
+
+
+async def _pieces(response: httpcore2.Response, where: str, progress: _Progress) -> AsyncIterator[bytes]:
+    """A body as it comes. Raises: PROVIDER_UNAVAILABLE."""
+    failure: ConnectorsError | None = None
+    try:
+        async with contextlib.aclosing(response.aiter_stream()) as parts:
+            async for part in parts:
+                yield part
+        if _more_came(response):
+            response.extensions["network_stream"].spent = True
+    except (OSError, *_FAILURES) as error:
+        failure = _refusal(error, where, progress, 0)
+    if failure is not None:
+        raise failure
 
 
 def _more_came(response: httpcore2.Response) -> bool:

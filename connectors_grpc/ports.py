@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -190,6 +191,31 @@ class Outbound(Protocol):
 
     async def send(self, request: HttpRequest) -> HttpReply:
         """Send once; never retried here. Content codings are left as they came unless asked otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpStream:
+    """The answer's head, and its body as it comes. `body` raises PROVIDER_UNAVAILABLE if it ends before its end."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: AsyncIterator[bytes]
+
+    def __repr__(self) -> str:
+        return f"HttpStream({self.status})"
+
+
+class StreamingOutbound(Protocol):
+    """As Outbound, with bodies that stream both ways under backpressure; one piece of each is held at a time."""
+
+    def stream(
+        self, request: HttpRequest, body: AsyncIterator[bytes] | None, length: int | None
+    ) -> AbstractAsyncContextManager[HttpStream]:
+        """Send once. The request's own `body` and `max_body` count for nothing; its `timeout` (seconds) is for the answer's
+        head, counted from the body's end, and for each further piece. `length` None with a body means chunks.
+
+        Raises: ADDRESS_NOT_ALLOWED, PROVIDER_UNAVAILABLE, INVALID_FIELD, and whatever `body` raises.
+        """
 
 
 @dataclass(frozen=True, slots=True)

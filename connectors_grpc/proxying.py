@@ -23,6 +23,8 @@ MOST_HEADERS = 100
 METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
 VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,16384}")
+Lines = tuple[tuple[str, str], ...]
+"""Header lines, in order."""
 LONGEST = 60.0
 """Seconds; a caller's deadline only shortens it."""
 
@@ -54,7 +56,7 @@ class Proxying:
         The provider's answer is returned whatever its status; redirects are passed back, not followed (attack 13).
         Raises: INVALID_FIELD, BODY_TOO_LARGE, PATH_NOT_ALLOWED, HOST_NOT_ALLOWED, and what `Leasing.use` raises.
         """
-        _check(call)
+        check(call)
         use = await self._leasing.use(caller, tenant, credential, min_ttl=timedelta(seconds=min(timeout, LONGEST)))
         generation = use.held.credential.generation
         # A refresh that would kill this token waits for the call to end.
@@ -81,45 +83,73 @@ class Proxying:
         return identity
 
     async def _send(self, use: InUse, call: Call, timeout: float) -> HttpReply:
-        try:
-            plan = Plan.of(
-                use.injection,
-                base_url=use.api.base_url,
-                allowed_hosts=use.allowed_hosts,
-                default_headers=use.api.default_headers,
-                refused_urls=use.refused_urls,
-                pass_cookies=use.api.pass_cookies,
-            )
-            target = plan.target(parse_target(call.path.encode()))
-        except HostNotAllowed as error:
-            raise ConnectorsError(Reason.HOST_NOT_ALLOWED, {"host": str(error.args[0])}) from None
-        except PathNotAllowed:
-            raise ConnectorsError(Reason.PATH_NOT_ALLOWED) from None
-        except TargetRefused as error:
-            raise invalid("path", str(error.args[0])) from None
-        lines = [(name.encode(), value.encode("latin-1")) for name, value in call.headers]
-        headers = [line for line in plan.request_headers(lines) if line[0].lower() not in _SENDERS]
+        composed = compose(use, call)
         reply = await self._outbound.send(
             HttpRequest(
                 method=call.method,
-                url=f"{plan.scheme}://{plan.authority.decode()}{target.decode()}",
-                headers=tuple((name.decode(), value.decode("latin-1")) for name, value in headers),
+                url=composed.url,
+                headers=composed.headers,
                 body=call.body,
                 allow_private_addresses=use.integration.allow_private_addresses,
                 timeout=min(timeout, LONGEST),
                 max_body=MOST_REPLY_BODY,
             )
         )
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
-        kept = tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in plan.response_headers(raw))
-        return HttpReply(reply.status, kept, reply.body)
+        return HttpReply(reply.status, composed.passed_back(reply.headers), reply.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A call as it is sent: the credential put in. `repr` hides it."""
+
+    plan: Plan
+    url: str
+    headers: Lines
+
+    def __repr__(self) -> str:
+        return f"Composed({self.plan!r})"
+
+    def passed_back(self, headers: Lines) -> Lines:
+        """The reply's header lines that the caller may see."""
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        return tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in self.plan.response_headers(raw))
+
+
+def compose(use: InUse, call: Call) -> Composed:
+    """Put the credential in, by the same `inject` as the sidecar.
+
+    Raises: HOST_NOT_ALLOWED, PATH_NOT_ALLOWED, INVALID_FIELD.
+    """
+    try:
+        plan = Plan.of(
+            use.injection,
+            base_url=use.api.base_url,
+            allowed_hosts=use.allowed_hosts,
+            default_headers=use.api.default_headers,
+            refused_urls=use.refused_urls,
+            pass_cookies=use.api.pass_cookies,
+        )
+        target = plan.target(parse_target(call.path.encode()))
+    except HostNotAllowed as error:
+        raise ConnectorsError(Reason.HOST_NOT_ALLOWED, {"host": str(error.args[0])}) from None
+    except PathNotAllowed:
+        raise ConnectorsError(Reason.PATH_NOT_ALLOWED) from None
+    except TargetRefused as error:
+        raise invalid("path", str(error.args[0])) from None
+    lines = [(name.encode(), value.encode("latin-1")) for name, value in call.headers]
+    headers = [line for line in plan.request_headers(lines) if line[0].lower() not in _SENDERS]
+    return Composed(
+        plan,
+        f"{plan.scheme}://{plan.authority.decode()}{target.decode()}",
+        tuple((name.decode(), value.decode("latin-1")) for name, value in headers),
+    )
 
 
 _SENDERS = frozenset((b"host", b"content-length"))
 """Set by whoever sends."""
 
 
-def _check(call: Call) -> None:
+def check(call: Call) -> None:
     """Refuse what can't be sent as it is. Raises: INVALID_FIELD, BODY_TOO_LARGE."""
     if METHOD.fullmatch(call.method) is None or call.method.upper() in ("TRACE", "CONNECT"):
         raise invalid("method", "an HTTP method but TRACE and CONNECT is wanted")

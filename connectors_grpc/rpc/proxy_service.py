@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from connectors_grpc.boundary import caller, time_left
 from connectors_grpc.credentials.leasing import GRANT_TTL, Leased, Leasing
+from connectors_grpc.domain.ids import TenantId
 from connectors_grpc.domain.records import ApiKey
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
@@ -15,14 +18,16 @@ from connectors_grpc.ports import Change
 from connectors_grpc.proxying import Call, Proxying
 from connectors_grpc.rpc import convert, parse
 from connectors_grpc.secret import Secret
+from connectors_grpc.streaming import PIECE, UPLOAD_IDLE, Head, Streaming
 from connectors_grpc.watching import Event, Signal, Watching
 
 
 class ProxyServicer(ProxyServiceServicer):
     """One for the server."""
 
-    def __init__(self, proxying: Proxying, leasing: Leasing, watching: Watching) -> None:
+    def __init__(self, proxying: Proxying, streaming: Streaming, leasing: Leasing, watching: Watching) -> None:
         self._proxying = proxying
+        self._streaming = streaming
         self._leasing = leasing
         self._watching = watching
 
@@ -32,21 +37,30 @@ class ProxyServicer(ProxyServiceServicer):
             caller(),
             parse.tenant_id(request.tenant),
             parse.credential_id(request.credential),
-            Call(
-                method=request.method or "GET",
-                path=request.path,
-                headers=[(header.name, header.value) for header in request.headers],
-                body=request.body,
-            ),
+            _call(request),
             time_left(),
         )
         headers = [pb.Header(name=name, value=value) for name, value in reply.headers]
         return pb.CallResponse(http_status=reply.status, headers=headers, body=reply.body)
 
-    async def CallStream(self, _requests: Any, _context: Any) -> AsyncIterator[pb.CallStreamResponse]:
-        """Not yet."""
-        raise ConnectorsError(Reason.NOT_IMPLEMENTED, {"rpc": "CallStream"})
-        yield pb.CallStreamResponse()
+    async def CallStream(
+        self, requests: AsyncIterator[pb.CallStreamRequest], _context: Any
+    ) -> AsyncIterator[pb.CallStreamResponse]:
+        """See the contract."""
+        start = await _start(requests)
+        answer = self._streaming.call(
+            caller(),
+            parse.tenant_id(start.tenant) if start.tenant else _only_tenant(caller()),
+            parse.credential_id(start.credential),
+            _call(start),
+            _pieces(start.body, requests),
+        )
+        async with aclosing(answer) as parts:
+            async for part in parts:
+                if isinstance(part, Head):
+                    yield pb.CallStreamResponse(start=_head(part))
+                else:
+                    yield pb.CallStreamResponse(body=part)
 
     async def Lease(self, request: pb.LeaseRequest, _context: Any) -> pb.LeaseResponse:
         """See the contract."""
@@ -70,6 +84,52 @@ class ProxyServicer(ProxyServiceServicer):
         """See the contract."""
         async for event in self._watching.events(caller()):
             yield _event(event)
+
+
+def _call(request: pb.CallRequest) -> Call:
+    return Call(
+        method=request.method or "GET",
+        path=request.path,
+        headers=[(header.name, header.value) for header in request.headers],
+        body=request.body,
+    )
+
+
+def _only_tenant(key: ApiKey) -> TenantId:
+    """The one tenant that the key is bound to. Raises: INVALID_FIELD."""
+    tenants = key.scope.tenants or {}
+    if len(tenants) != 1:
+        raise invalid("start.tenant", "a tenant id is wanted, for the key is not bound to one tenant")
+    return next(iter(tenants))
+
+
+async def _start(requests: AsyncIterator[pb.CallStreamRequest]) -> pb.CallRequest:
+    """A stream's first part. Raises: INVALID_FIELD, DEADLINE_EXCEEDED."""
+    try:
+        async with asyncio.timeout(UPLOAD_IDLE):
+            first = await anext(requests, None)
+    except TimeoutError:
+        raise ConnectorsError(Reason.DEADLINE_EXCEEDED) from None
+    if first is None or first.WhichOneof("part") != "start":
+        raise invalid("start", "the first part of a stream must be `start`")
+    return first.start
+
+
+async def _pieces(first: bytes, requests: AsyncIterator[pb.CallStreamRequest]) -> AsyncIterator[bytes]:
+    """A body's pieces as they come. Raises: INVALID_FIELD."""
+    if len(first) > PIECE:
+        raise invalid("start.body", f"at most {PIECE} bytes a part")
+    if first:
+        yield first
+    async for request in requests:
+        if request.WhichOneof("part") != "body" or len(request.body) > PIECE:
+            raise invalid("body", f"after `start`, parts of at most {PIECE} bytes of the body are wanted")
+        yield request.body
+
+
+def _head(head: Head) -> pb.CallResponse:
+    headers = [pb.Header(name=name, value=value) for name, value in head.headers]
+    return pb.CallResponse(http_status=head.status, headers=headers, base_url=head.base_url)
 
 
 def _lease(leased: Leased) -> pb.Lease:

@@ -99,10 +99,13 @@ class CallResponse(_message.Message):
     HTTP_STATUS_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
+    BASE_URL_FIELD_NUMBER: _builtins.int
     http_status: _builtins.int
     """The provider's status, whatever it is: a 404 of the API is an answer, not an error."""
     body: _builtins.bytes
     """Up to 4 MiB, as it came (content codings untouched)."""
+    base_url: _builtins.str
+    """In a stream's `start`: the integration's base URL, for links in `headers` that point below it. Else unset."""
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
         """In order, duplicates kept, hop-by-hop headers dropped."""
@@ -113,10 +116,11 @@ class CallResponse(_message.Message):
         http_status: _builtins.int = ...,
         headers: _abc.Iterable[Global___Header] | None = ...,
         body: _builtins.bytes = ...,
+        base_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "headers", b"headers", "http_status", b"http_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_url", b"base_url", "body", b"body", "headers", b"headers", "http_status", b"http_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,7 +138,7 @@ class CallStreamRequest(_message.Message):
     """The next chunk, up to 64 KiB."""
     @_builtins.property
     def start(self) -> Global___CallRequest:
-        """The head; its `body` is the first chunk."""
+        """The head; its `body` is the first chunk. `tenant` may be unset: the one tenant that the key is bound to."""
 
     def __init__(
         self,
@@ -164,7 +168,7 @@ class CallStreamResponse(_message.Message):
     """The next chunk, up to 64 KiB."""
     @_builtins.property
     def start(self) -> Global___CallResponse:
-        """The head; its `body` is the first chunk."""
+        """The head, without a body."""
 
     def __init__(
         self,

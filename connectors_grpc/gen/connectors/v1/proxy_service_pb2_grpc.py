@@ -72,10 +72,13 @@ class ProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CallStream(self, request_iterator, context):
-        """Makes one call whose bodies stream both ways.
+        """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
+        `Content-Length` if `start` has it, else chunks; a request without a body must end its side for the call to go out.
+        Trailers are not passed. A 401 is cured by one refresh and a resend if the body is known to be whole, and at most 1 MiB.
+        An error after the answer's `start` means that the body is not whole.
 
         Caller: app, for the tenants and credentials of its scope.
-        Errors: NOT_IMPLEMENTED. Retry: not safe.
+        Errors: as Call; LIMIT_EXCEEDED (256 streams at once), DEADLINE_EXCEEDED (60 s between two parts). Retry: not safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,10 +40,13 @@ class ProxyServiceStub:
     Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED, PROVIDER_UNAVAILABLE. Retry: as safe as the method.
     """
     CallStream: _grpc.StreamStreamMultiCallable[_proxy_service_pb2.CallStreamRequest, _proxy_service_pb2.CallStreamResponse]
-    """Makes one call whose bodies stream both ways.
+    """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
+    `Content-Length` if `start` has it, else chunks; a request without a body must end its side for the call to go out.
+    Trailers are not passed. A 401 is cured by one refresh and a resend if the body is known to be whole, and at most 1 MiB.
+    An error after the answer's `start` means that the body is not whole.
 
     Caller: app, for the tenants and credentials of its scope.
-    Errors: NOT_IMPLEMENTED. Retry: not safe.
+    Errors: as Call; LIMIT_EXCEEDED (256 streams at once), DEADLINE_EXCEEDED (60 s between two parts). Retry: not safe.
     """
     Lease: _grpc.UnaryUnaryMultiCallable[_proxy_service_pb2.LeaseRequest, _proxy_service_pb2.LeaseResponse]
     """Gives a sidecar what it needs to make calls by itself: the injected fields, where they may go, and until when.
@@ -71,10 +74,13 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
     Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED, PROVIDER_UNAVAILABLE. Retry: as safe as the method.
     """
     CallStream: _aio.StreamStreamMultiCallable[_proxy_service_pb2.CallStreamRequest, _proxy_service_pb2.CallStreamResponse]  # type: ignore[assignment]
-    """Makes one call whose bodies stream both ways.
+    """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
+    `Content-Length` if `start` has it, else chunks; a request without a body must end its side for the call to go out.
+    Trailers are not passed. A 401 is cured by one refresh and a resend if the body is known to be whole, and at most 1 MiB.
+    An error after the answer's `start` means that the body is not whole.
 
     Caller: app, for the tenants and credentials of its scope.
-    Errors: NOT_IMPLEMENTED. Retry: not safe.
+    Errors: as Call; LIMIT_EXCEEDED (256 streams at once), DEADLINE_EXCEEDED (60 s between two parts). Retry: not safe.
     """
     Lease: _aio.UnaryUnaryMultiCallable[_proxy_service_pb2.LeaseRequest, _proxy_service_pb2.LeaseResponse]  # type: ignore[assignment]
     """Gives a sidecar what it needs to make calls by itself: the injected fields, where they may go, and until when.
@@ -111,10 +117,13 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_proxy_service_pb2.CallStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_proxy_service_pb2.CallStreamResponse], _abc.AsyncIterator[_proxy_service_pb2.CallStreamResponse]]:
-        """Makes one call whose bodies stream both ways.
+        """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
+        `Content-Length` if `start` has it, else chunks; a request without a body must end its side for the call to go out.
+        Trailers are not passed. A 401 is cured by one refresh and a resend if the body is known to be whole, and at most 1 MiB.
+        An error after the answer's `start` means that the body is not whole.
 
         Caller: app, for the tenants and credentials of its scope.
-        Errors: NOT_IMPLEMENTED. Retry: not safe.
+        Errors: as Call; LIMIT_EXCEEDED (256 streams at once), DEADLINE_EXCEEDED (60 s between two parts). Retry: not safe.
         """
 
     @_abc_1.abstractmethod
