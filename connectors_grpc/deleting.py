@@ -29,6 +29,7 @@ MOST_NAMED = 100
 MOST_NAMED_OF_MANY = 20
 """Of each tenant, so that the operation of a hundred fits into one document."""
 TENANTS_AT_ONCE = 4
+ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,16 @@ class Deleting:
         """As `delete`, of each tenant that can be: the others' reasons stand in the operation. Raises: VAULT_UNAVAILABLE."""
 
         async def closed(tenant_id: TenantId) -> DeletionOf:
-            try:
-                return DeletionOf(tenant_id, (await self._closed(caller, tenant_id, force=force)).uid)
-            except VaultUnavailable:
-                raise
-            except ConnectorsError as error:
-                return DeletionOf(tenant_id, error=error.reason.value, done=True)
+            for attempt in range(ATTEMPTS):
+                try:
+                    return DeletionOf(tenant_id, (await self._closed(caller, tenant_id, force=force)).uid)
+                except VaultUnavailable:
+                    raise
+                except ConnectorsError as error:
+                    # Another was first, who perhaps closes it as well: see.
+                    if error.reason is not Reason.CONFLICT or attempt == ATTEMPTS - 1:
+                        return DeletionOf(tenant_id, error=error.reason.value, done=True)
+            raise AssertionError
 
         each = tuple(await several(closed, dict.fromkeys(tenant_ids)))
         # The same tenants again are the same operation while it runs.
