@@ -32,6 +32,7 @@ from connectors_grpc.credentials.revoking import Revoking
 from connectors_grpc.credentials.sweeping import Sweeping
 from connectors_grpc.deleting import Deleting
 from connectors_grpc.errors import ConnectorsError
+from connectors_grpc.fleet import Fleet
 from connectors_grpc.http.app import Health, HttpFace
 from connectors_grpc.http.protocol import BoundedProtocol
 from connectors_grpc.http.rest import Rest
@@ -106,7 +107,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     rotating = Rotating(tenants, secrets, records, cipher, platform_cipher, operations, audit, clock)
     sweeping = Sweeping(records, tenants, integrations, keeper, refreshing, clock, spill.replica)
     servicers = Servicers(
-        TenantServicer(tenants, deleting, rotating, operations),
+        TenantServicer(tenants, deleting, rotating, operations, Fleet(tenants, keeper)),
         IntegrationServicer(integrations, tenants, rotating),
         CredentialServicer(
             tenants,

@@ -41,6 +41,7 @@ PATIENT = frozenset(
         "TenantService/GetTenant",
         "TenantService/ListTenants",
         "TenantService/GetTenantStatus",
+        "TenantService/ListTenantStatuses",
         "TenantService/GetOperation",
         "IntegrationService/GetIntegration",
         "IntegrationService/ListIntegrations",

@@ -59,6 +59,7 @@ RULES: Mapping[str, Rule] = {
     "/connectors.v1.TenantService/ResumeTenant": Rule(_MANAGE, "tenant", whole=True),
     "/connectors.v1.TenantService/RotateTenantKey": Rule(_MANAGE, "tenant", whole=True),
     "/connectors.v1.TenantService/GetTenantStatus": Rule(_MANAGE, "tenant"),
+    "/connectors.v1.TenantService/ListTenantStatuses": Rule(_MANAGE),
     "/connectors.v1.TenantService/GetOperation": Rule(_MANAGE),
     "/connectors.v1.TenantService/BatchCreateTenants": Rule(_ADMIN, platform=True),
     # Of these, each tenant is authorised as in a call of its own.

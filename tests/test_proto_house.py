@@ -34,6 +34,7 @@ NOT_SECRET = frozenset(
         "ListIntegrationsResponse.next_page_token", "ListCredentialsResponse.next_page_token",
         "ListApiKeysResponse.next_page_token", "OAuth.refresh_ends_access_token", "BasicPlacement.username",
         "BasicPlacement.password", "Integration.state", "Operation.state", "DeviceAuthorization.user_code",
+        "ListTenantStatusesRequest.page_token", "ListTenantStatusesResponse.next_page_token",
     }
 )  # fmt: skip
 

@@ -172,6 +172,41 @@ def status(session: Session, tenant_id: str, out: Output) -> None:
     )
 
 
+@tenant.command(examples=("connectors tenant health", "connectors tenant health --needs-attention"))
+@click.option("--needs-attention", is_flag=True, help="Only tenants of which a credential needs a person.")
+@limit_option
+@json_option
+@pass_session
+def health(session: Session, needs_attention: bool, limit: int, out: Output) -> None:
+    """Say how tenants are: their credentials by state, and what needs a person."""
+    found = collect(
+        lambda token: session.tenants.ListTenantStatuses(
+            pb.ListTenantStatusesRequest(page_size=PAGE, page_token=token, needs_attention=needs_attention)
+        ),
+        lambda page: list(page.statuses),
+        limit,
+    )
+    if out.json:
+        out.message(pb.ListTenantStatusesResponse(statuses=found))
+        return
+    rows = [
+        (item.tenant.id, _state(item.tenant), _counts(item), "yes" if item.needs_attention else "", _needs(item))
+        for item in found
+    ]
+    empty = "No tenant needs attention." if needs_attention else "No tenants yet: connectors tenant create TENANT"
+    out.table(("TENANT", "STATE", "CREDENTIALS", "ATTENTION", "CONNECT AGAIN"), rows, empty)
+
+
+def _counts(item: pb.TenantStatus) -> str:
+    counts = [f"{count} {name}" for name, count in sorted(item.credentials_by_state.items())]
+    counts += [f"{item.unreadable_count} damaged"] if item.unreadable_count else []
+    return ", ".join(counts) + ("+" if item.counted_partly else "")
+
+
+def _needs(item: pb.TenantStatus) -> str:
+    return ", ".join(item.needs_reauth)
+
+
 @tenant.command(
     "rotate-key", examples=("connectors tenant rotate-key acme", "connectors tenant rotate-key acme --no-wait")
 )

@@ -10,6 +10,7 @@ from connectors_grpc.deleting import Deleting
 from connectors_grpc.domain.ids import OperationId
 from connectors_grpc.domain.records import TenantState
 from connectors_grpc.errors import ConnectorsError, invalid
+from connectors_grpc.fleet import Fleet
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1.tenant_service_pb2_grpc import TenantServiceServicer
 from connectors_grpc.operations import Operations
@@ -27,11 +28,14 @@ RESUME = "/connectors.v1.TenantService/ResumeTenant"
 class TenantServicer(TenantServiceServicer):
     """One for the server."""
 
-    def __init__(self, tenants: Tenants, deleting: Deleting, rotating: Rotating, operations: Operations) -> None:
+    def __init__(
+        self, tenants: Tenants, deleting: Deleting, rotating: Rotating, operations: Operations, fleet: Fleet
+    ) -> None:
         self._tenants = tenants
         self._deleting = deleting
         self._rotating = rotating
         self._operations = operations
+        self._fleet = fleet
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, _context: Any) -> pb.CreateTenantResponse:
         """See the contract."""
@@ -101,6 +105,25 @@ class TenantServicer(TenantServiceServicer):
             credentials_by_state={state.value: count for state, count in status.by_state.items()},
             needs_reauth=status.needs_reauth,
         )
+
+    async def ListTenantStatuses(
+        self, request: pb.ListTenantStatusesRequest, _context: Any
+    ) -> pb.ListTenantStatusesResponse:
+        """See the contract."""
+        after, limit = parse.page(request.page_size, request.page_token)
+        page = await self._fleet.list(caller(), after=after, limit=limit, needing=request.needs_attention)
+        statuses = [
+            pb.TenantStatus(
+                tenant=convert.tenant(one.tenant),
+                credentials_by_state={state.value: count for state, count in one.by_state.items()},
+                needs_reauth=one.needs_reauth,
+                needs_attention=one.needs_attention,
+                unreadable_count=one.unreadable,
+                counted_partly=one.partly,
+            )
+            for one in page.tenants
+        ]
+        return pb.ListTenantStatusesResponse(statuses=statuses, next_page_token=page.next)
 
     async def GetOperation(self, request: pb.GetOperationRequest, _context: Any) -> pb.GetOperationResponse:
         """See the contract."""

@@ -768,6 +768,132 @@ class GetTenantStatusResponse(_message.Message):
 Global___GetTenantStatusResponse: _TypeAlias = GetTenantStatusResponse  # noqa: Y015
 
 @_typing.final
+class ListTenantStatusesRequest(_message.Message):
+    """Asks for a page of statuses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    NEEDS_ATTENTION_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many; 0 means 50, above 500 means 500."""
+    page_token: _builtins.str
+    """From the page before; unset means the first page."""
+    needs_attention: _builtins.bool
+    """Only tenants of which `needs_attention` is true."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        needs_attention: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["needs_attention", b"needs_attention", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTenantStatusesRequest: _TypeAlias = ListTenantStatusesRequest  # noqa: Y015
+
+@_typing.final
+class ListTenantStatusesResponse(_message.Message):
+    """A page of statuses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty: that was the last page."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantStatus]:
+        """By the tenants' ids."""
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[Global___TenantStatus] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTenantStatusesResponse: _TypeAlias = ListTenantStatusesResponse  # noqa: Y015
+
+@_typing.final
+class TenantStatus(_message.Message):
+    """How one of many tenants is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CredentialsByStateEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_BY_STATE_FIELD_NUMBER: _builtins.int
+    NEEDS_REAUTH_FIELD_NUMBER: _builtins.int
+    NEEDS_ATTENTION_FIELD_NUMBER: _builtins.int
+    UNREADABLE_COUNT_FIELD_NUMBER: _builtins.int
+    COUNTED_PARTLY_FIELD_NUMBER: _builtins.int
+    needs_attention: _builtins.bool
+    """A credential needs a person (NEEDS_REAUTH, EXPIRED), or does not read."""
+    unreadable_count: _builtins.int
+    """How many credentials are damaged where they are stored."""
+    counted_partly: _builtins.bool
+    """There are more than 500 credentials: those that follow were not counted."""
+    @_builtins.property
+    def tenant(self) -> Global___Tenant:
+        """The tenant."""
+
+    @_builtins.property
+    def credentials_by_state(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Credentials by state (the names of Credential.State without prefix, lower case), of the first 500 by id."""
+
+    @_builtins.property
+    def needs_reauth(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Up to 20 credentials that a person must connect again."""
+
+    def __init__(
+        self,
+        *,
+        tenant: Global___Tenant | None = ...,
+        credentials_by_state: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        needs_reauth: _abc.Iterable[_builtins.str] | None = ...,
+        needs_attention: _builtins.bool = ...,
+        unreadable_count: _builtins.int = ...,
+        counted_partly: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted_partly", b"counted_partly", "credentials_by_state", b"credentials_by_state", "needs_attention", b"needs_attention", "needs_reauth", b"needs_reauth", "tenant", b"tenant", "unreadable_count", b"unreadable_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantStatus: _TypeAlias = TenantStatus  # noqa: Y015
+
+@_typing.final
 class GetOperationRequest(_message.Message):
     """Names an operation."""
 

@@ -80,6 +80,11 @@ class TenantServiceStub:
                 request_serializer=connectors_dot_v1_dot_tenant__service__pb2.GetTenantStatusRequest.SerializeToString,
                 response_deserializer=connectors_dot_v1_dot_tenant__service__pb2.GetTenantStatusResponse.FromString,
                 _registered_method=True)
+        self.ListTenantStatuses = channel.unary_unary(
+                '/connectors.v1.TenantService/ListTenantStatuses',
+                request_serializer=connectors_dot_v1_dot_tenant__service__pb2.ListTenantStatusesRequest.SerializeToString,
+                response_deserializer=connectors_dot_v1_dot_tenant__service__pb2.ListTenantStatusesResponse.FromString,
+                _registered_method=True)
         self.GetOperation = channel.unary_unary(
                 '/connectors.v1.TenantService/GetOperation',
                 request_serializer=connectors_dot_v1_dot_tenant__service__pb2.GetOperationRequest.SerializeToString,
@@ -207,6 +212,17 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTenantStatuses(self, request, context):
+        """Says how tenants are, by id: for each, how many credentials it has in each state, and what needs a person. What a page
+        costs is bounded: it can be shorter than asked for, even empty, while there is a next one.
+
+        Caller: admin, or an operator (sees the tenants of its scope).
+        Errors: INVALID_PAGE_TOKEN, INVALID_FIELD, PERMISSION_DENIED, VAULT_UNAVAILABLE. Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetOperation(self, request, context):
         """Asks how long work is getting on: what DeleteTenant, BatchDeleteTenants, RotateTenantKey or RotatePlatformKey
         returned.
@@ -307,6 +323,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.GetTenantStatus,
                     request_deserializer=connectors_dot_v1_dot_tenant__service__pb2.GetTenantStatusRequest.FromString,
                     response_serializer=connectors_dot_v1_dot_tenant__service__pb2.GetTenantStatusResponse.SerializeToString,
+            ),
+            'ListTenantStatuses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenantStatuses,
+                    request_deserializer=connectors_dot_v1_dot_tenant__service__pb2.ListTenantStatusesRequest.FromString,
+                    response_serializer=connectors_dot_v1_dot_tenant__service__pb2.ListTenantStatusesResponse.SerializeToString,
             ),
             'GetOperation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOperation,
@@ -578,6 +599,33 @@ class TenantService:
             '/connectors.v1.TenantService/GetTenantStatus',
             connectors_dot_v1_dot_tenant__service__pb2.GetTenantStatusRequest.SerializeToString,
             connectors_dot_v1_dot_tenant__service__pb2.GetTenantStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenantStatuses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connectors.v1.TenantService/ListTenantStatuses',
+            connectors_dot_v1_dot_tenant__service__pb2.ListTenantStatusesRequest.SerializeToString,
+            connectors_dot_v1_dot_tenant__service__pb2.ListTenantStatusesResponse.FromString,
             options,
             channel_credentials,
             insecure,

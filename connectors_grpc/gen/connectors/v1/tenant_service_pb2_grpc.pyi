@@ -93,6 +93,13 @@ class TenantServiceStub:
     Caller: admin, or an operator of the tenant.
     Errors: TENANT_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
     """
+    ListTenantStatuses: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.ListTenantStatusesRequest, _tenant_service_pb2.ListTenantStatusesResponse]
+    """Says how tenants are, by id: for each, how many credentials it has in each state, and what needs a person. What a page
+    costs is bounded: it can be shorter than asked for, even empty, while there is a next one.
+
+    Caller: admin, or an operator (sees the tenants of its scope).
+    Errors: INVALID_PAGE_TOKEN, INVALID_FIELD, PERMISSION_DENIED, VAULT_UNAVAILABLE. Retry: safe.
+    """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.GetOperationRequest, _tenant_service_pb2.GetOperationResponse]
     """Asks how long work is getting on: what DeleteTenant, BatchDeleteTenants, RotateTenantKey or RotatePlatformKey
     returned.
@@ -191,6 +198,13 @@ class TenantServiceAsyncStub(TenantServiceStub):
 
     Caller: admin, or an operator of the tenant.
     Errors: TENANT_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
+    """
+    ListTenantStatuses: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ListTenantStatusesRequest, _tenant_service_pb2.ListTenantStatusesResponse]  # type: ignore[assignment]
+    """Says how tenants are, by id: for each, how many credentials it has in each state, and what needs a person. What a page
+    costs is bounded: it can be shorter than asked for, even empty, while there is a next one.
+
+    Caller: admin, or an operator (sees the tenants of its scope).
+    Errors: INVALID_PAGE_TOKEN, INVALID_FIELD, PERMISSION_DENIED, VAULT_UNAVAILABLE. Retry: safe.
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.GetOperationRequest, _tenant_service_pb2.GetOperationResponse]  # type: ignore[assignment]
     """Asks how long work is getting on: what DeleteTenant, BatchDeleteTenants, RotateTenantKey or RotatePlatformKey
@@ -341,6 +355,19 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Caller: admin, or an operator of the tenant.
         Errors: TENANT_NOT_FOUND, PERMISSION_DENIED. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTenantStatuses(
+        self,
+        request: _tenant_service_pb2.ListTenantStatusesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.ListTenantStatusesResponse, _abc.Awaitable[_tenant_service_pb2.ListTenantStatusesResponse]]:
+        """Says how tenants are, by id: for each, how many credentials it has in each state, and what needs a person. What a page
+        costs is bounded: it can be shorter than asked for, even empty, while there is a next one.
+
+        Caller: admin, or an operator (sees the tenants of its scope).
+        Errors: INVALID_PAGE_TOKEN, INVALID_FIELD, PERMISSION_DENIED, VAULT_UNAVAILABLE. Retry: safe.
         """
 
     @_abc_1.abstractmethod
