@@ -261,7 +261,7 @@ class StartAuthorizationRequest(_message.Message):
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes to ask for, up to 100. Unset: the definition's. Those that the credential was granted before are asked for again
-        besides, so that connecting again only adds.
+        besides, so that connecting again only adds; to end up with fewer, revoke it first.
         """
 
     def __init__(
