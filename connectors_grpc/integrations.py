@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from connectors_grpc import codec
@@ -145,7 +145,7 @@ class Integrations:
         """The tenant's own client, else the platform's, with its secret. Raises: INTEGRATION_NOT_CONFIGURED."""
         own = await self._tenant_client(integration_id, tenant)
         if own is not None:
-            return await self._open(own, f"{tenant.uid}/{integration_id}")
+            return replace(await self._open(own, f"{tenant.uid}/{integration_id}"), own=True)
         stored = await self._recent.get(integration_id, self._read)
         if stored is None or stored[0].client is None:
             raise ConnectorsError(

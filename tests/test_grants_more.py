@@ -10,6 +10,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from tests.providers import UpstreamRequest, recording_upstream
@@ -170,6 +171,37 @@ async def test_a_tenant_brings_an_app_of_its_own(timed: Timed) -> None:
         await setting.mint(installation_id="987")
         assert await setting.me() == {"id": 77}
         assert app.given == ["ghs_0"]
+
+
+async def test_a_tenant_s_operator_can_t_have_the_platform_s_app_mint(timed: Timed) -> None:
+    """An installation's number is no secret, another tenant's would do. With an app of its own it may, and only that mints."""
+    async with github(timed) as (setting, app, _):
+        operator = await timed.server.app(setting.tenant, role=access.ROLE_OPERATOR)
+        material = pb.GrantMaterial(installation_id="987")
+        with refused("PERMISSION_DENIED"):
+            await operator.store(setting.tenant, setting.integration, grant=material)
+        client = integrations.OAuthClient(client_id="12345", client_secret=pem(KEYS[0]))
+        wanted = integrations.Integration(id=setting.integration, oauth_client=client)
+        request = integrations.UpdateIntegrationRequest(integration=wanted, tenant=setting.tenant)
+        await operator.call("UpdateIntegration", request)
+        await operator.store(setting.tenant, setting.integration, grant=material)
+        back = integrations.DeleteIntegrationRequest(integration=setting.integration, tenant=setting.tenant)
+        await operator.call("DeleteIntegration", back)
+        with refused("INTEGRATION_NOT_CONFIGURED", missing="oauth_client of the tenant"):
+            await setting.me()
+        assert app.given == []
+        await operator.call("UpdateIntegration", request)
+        assert await setting.me() == {"id": 77}
+
+
+async def test_an_operator_may_have_a_token_exchanged(timed: Timed) -> None:
+    """The subject token proves itself."""
+    async with recording_upstream() as provider:
+        setting = await exchange(timed, provider.url)
+        operator = await timed.server.app(setting.tenant, role=access.ROLE_OPERATOR)
+        await operator.store(setting.tenant, setting.integration, grant=pb.GrantMaterial(subject_token="theirs"))
+        provider.replies = [raw({"access_token": "a1", "expires_in": 600}), ME]
+        assert await call(setting) == 200
 
 
 async def test_several_secrets_outlive_a_rotation_of_the_platform_s_key(timed: Timed) -> None:

@@ -16,6 +16,9 @@ from connectors_grpc.oauth2.token_reply import TokenReply, parse_token_reply
 from connectors_grpc.ports import HttpReply, HttpRequest
 from connectors_grpc.secret import Secret
 
+OWN_CLIENT = "client"
+"""Among the inputs: only the tenant's own OAuth client may mint from them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -36,6 +39,11 @@ def way_to_token(integration: Integration, oauth: OAuth, material: Material) -> 
 
     def mint(client: OAuthClient, stamp: Stamp) -> HttpRequest:
         assert inputs is not None
+        if OWN_CLIENT in inputs and not client.own:
+            raise ConnectorsError(
+                Reason.INTEGRATION_NOT_CONFIGURED,
+                {"integration": integration.id, "missing": "oauth_client of the tenant"},
+            )
         try:
             return minting.minting(oauth, client, inputs, stamp=stamp, allow_private_addresses=private)
         except minting.InputMissing as error:

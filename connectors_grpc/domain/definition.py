@@ -155,7 +155,8 @@ class OAuthClient:
     then `secret_set` says whether one is stored.
 
     `secret` is a private key (PEM or JWK) where assertions are signed; `key_id` is a PEM's `kid`. `others` are tried in
-    order once `secret` is refused; `secret_count` says how many there are in all.
+    order once `secret` is refused; `secret_count` says how many there are in all. `own`: it is a
+    tenant's, not the platform's.
     """
 
     client_id: str
@@ -164,6 +165,7 @@ class OAuthClient:
     others: tuple[Secret, ...] = ()
     key_id: str = ""
     secret_count: int = 0
+    own: bool = False
 
     def each(self) -> tuple[OAuthClient, ...]:
         """One client for every secret, in the order in which they are tried; itself if it has none."""

@@ -1,6 +1,7 @@
 """Grants that need no person: tokens made from what a tenant gave once, as often as they are due.
 
-Builds and reads; sends nothing. `inputs` are the tenant's: `subject`, `subject_token`, `installation_id`, `scope`.
+Builds and reads; sends nothing. `inputs` are the tenant's: `subject`, `subject_token`, `installation_id`, `scope`; `client` is
+a mark of the use case's.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def needed(oauth: OAuth) -> tuple[str, ...]:
 def input_problems(oauth: OAuth, inputs: Inputs) -> Iterator[tuple[str, str]]:
     """What is wrong with a tenant's inputs: the name, and what is wanted."""
     wanted = set(needed(oauth))
-    for name in sorted(wanted ^ (inputs.keys() - {"scope"})):
+    for name in sorted(wanted ^ (inputs.keys() - {"scope", "client"})):
         yield (
             name,
             "needed by this integration's grant" if name in wanted else "this integration's grant takes no such field",

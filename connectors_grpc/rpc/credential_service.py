@@ -15,6 +15,7 @@ from connectors_grpc.credentials.leasing import Leasing
 from connectors_grpc.credentials.managing import Managing, NewMaterial
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.credentials.revoking import ProviderResult
+from connectors_grpc.credentials.vouching import vouched
 from connectors_grpc.definition_rules import scope_violations
 from connectors_grpc.domain.ids import CredentialId
 from connectors_grpc.domain.records import CredentialKind
@@ -118,6 +119,7 @@ class CredentialServicer(CredentialServiceServicer):
         version = parse.version(request.etag)
         tenant = await self._tenants.usable(caller(), tenant_id)
         integration = await self._integrations.get(integration_id, fresh=fresh)
+        new = await vouched(self._integrations, caller(), tenant, integration, new)
         return Wanted(tenant, integration, credential_id, new, labels, version)
 
     async def ImportCredentials(

@@ -621,7 +621,10 @@ Global___OAuthMaterial: _TypeAlias = OAuthMaterial  # noqa: Y015
 
 @_typing.final
 class GrantMaterial(_message.Message):
-    """What tokens are minted from. Which fields are needed, the integration's `oauth.grant` says; others are refused."""
+    """What tokens are minted from. Which fields are needed, the integration's `oauth.grant` says; others are refused.
+    What the platform's own OAuth client vouches for, an admin stores: an installation's number is no secret. With an OAuth client
+    of the tenant's own an operator may too, and then only that client mints; so may it for TOKEN_EXCHANGE, as a token proves itself.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
