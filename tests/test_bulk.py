@@ -12,6 +12,7 @@ from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as credentials
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
 from tests.running import Client, Server, fresh_id, refused
+from tests.test_import import command
 from tests.worlds import until
 
 API = {
@@ -159,3 +160,21 @@ async def test_many_can_be_suspended_and_deleted_over_rest(server: Server) -> No
         begun = (await http.post("/tenants:batchDelete", json=body)).json()
     operation = await ended(server.admin, pb.Operation(id=begun["id"]))
     assert set(outcomes(operation).values()) == {"deleted"}
+
+
+async def test_many_are_named_on_the_command_line(server: Server) -> None:
+    """A row each; exit code 1 if any was refused; one alone is shown as ever."""
+    one, two = await made(server.admin, 2)
+    code, out, err = await command(server, "tenant", "suspend", one, two, "nobody-at-all")
+    assert (code, err) == (1, "2 suspended, 1 refused.\n")
+    assert [row.split("\t")[:2] for row in out.splitlines()[1:]] == [
+        [one, "suspended"],
+        [two, "suspended"],
+        ["nobody-at-all", "TENANT_NOT_FOUND"],
+    ]
+    assert (await command(server, "tenant", "resume", one, two))[0] == 0
+    assert "state\tsuspended" in (await command(server, "tenant", "suspend", one))[1]
+    assert (await command(server, "tenant", "delete", one, two))[0] == 2
+    code, out, err = await command(server, "tenant", "delete", one, two, "--force", "--yes")
+    assert (code, err.splitlines()[-1]) == (0, "2 deleted, 0 refused.")
+    assert f"{two}\tdeleted\t0 credentials purged" in out

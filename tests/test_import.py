@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -343,3 +345,65 @@ async def test_five_hundred_credentials_are_imported_in_one_stream(
     print(f"{FIGURE} imported in {middle - began:.2f} s, again in {ended - middle:.2f} s")
     record_property("import_500_s", round(middle - began, 2))
     assert "canary-import-" not in caplog.text
+
+
+async def command(server: Server, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+    """The command line, against the server: exit code, stdout, stderr."""
+    before = ("--server", server.grpc_address, "--key-file", str(server.keys / "admin.key"))
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "connectors_grpc", *before, *arguments,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(child.communicate(stdin.encode()), 30)
+    assert child.returncode is not None
+    return child.returncode, out.decode(), err.decode()
+
+
+async def test_a_file_is_imported_line_by_line_and_what_is_wrong_is_named_by_its_line(
+    server: Server, tmp_path: Path
+) -> None:
+    """Exit code 1 if any was refused; no line's content is ever repeated; again, and nothing is changed."""
+    (tenant,), notes = await place(server.admin)
+    ours = {"tenant": tenant, "integration": notes}
+    lines = [
+        json.dumps({**ours, "api_key": "canary-cli-1"}),
+        "",
+        "canary-cli-2 is no JSON",
+        json.dumps({**ours, "apiKey": {"apiKey": "canary-cli-3"}, "credential": "three", "labels": {"n": "3"}}),
+        json.dumps({**ours, "canary-cli-4": 1}),
+        json.dumps({**ours, "api_key": "canary-cli-5", "credential": "NO"}),
+        json.dumps({**ours, "api_key": 7}),
+        json.dumps({**ours, "password": "canary-cli-8"}),
+        json.dumps(["canary-cli-9"]),
+        json.dumps({**ours, "api_key": "canary-cli-10" + "x" * 300_000}),
+    ]
+    file = tmp_path / "credentials.jsonl"
+    file.write_text("\n".join(lines))
+    code, out, err = await command(server, "credential", "import", str(file))
+    assert (code, out) == (1, "")
+    refused_lines = {line.partition(": ")[0]: line for line in err.splitlines() if line.startswith("line ")}
+    assert set(refused_lines) == {f"line {number}" for number in (3, 5, 6, 7, 8, 9, 10)}
+    assert "INVALID_FIELD" in refused_lines["line 6"]
+    assert " credential: a lower-case DNS label is wanted" in refused_lines["line 6"]
+    assert err.endswith("2 stored, 0 unchanged, 7 refused.\n")
+    assert "canary-cli" not in err
+    good = f"{lines[0]}\n{lines[3]}"
+    code, out, err = await command(server, "credential", "import", "-", "--json", stdin=good)
+    assert (code, err) == (0, "")
+    answers = {each["item"]: each for each in map(json.loads, out.splitlines())}
+    assert [(answers[line]["unchanged"], answers[line]["credential"]["id"]) for line in "12"] == [
+        (True, notes),
+        (True, "three"),
+    ]
+    assert "canary-cli" not in out
+
+
+async def test_what_cannot_be_imported_at_all_is_said_once(server: Server, tmp_path: Path) -> None:
+    """A file that is not there, and a key that may not."""
+    assert (await command(server, "credential", "import", str(tmp_path / "none")))[0] == 2
+    key = tmp_path / "app.key"
+    key.write_text((await server.app((await place(server.admin))[0][0])).key)
+    line = json.dumps({"tenant": "a", "integration": "b", "api_key": "k"})
+    code, _, err = await command(server, "--key-file", str(key), "credential", "import", "-", stdin=line)
+    assert code == 4
+    assert "PERMISSION_DENIED" in err

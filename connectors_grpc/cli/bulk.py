@@ -1,17 +1,20 @@
-"""Tenants from a file: JSON, one object a line (JSON Lines), or YAML, in the shape of connectors.v1.Tenant."""
+"""Many tenants at once: from a file (JSON, JSON Lines or YAML, in the shape of connectors.v1.Tenant), or named as arguments."""
 
 from __future__ import annotations
 
 import json
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from connectors_grpc.cli.connection import Session
+from connectors_grpc.cli.errors import FAILED
+from connectors_grpc.cli.operation import await_operation
+from connectors_grpc.cli.output import Output
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
 
 BATCH = 100
@@ -19,6 +22,8 @@ MOST = 8 << 20
 KNOWN = {"id": str, "display_name": str, "labels": dict}
 NAMESPACE = uuid.UUID("7d2b3c0e-6f0a-4e55-9d7e-3a1c5b9f2e64")
 """From which the request ids are derived: the same tenant imported again is the same request."""
+
+tenants_argument = click.argument("tenant_ids", metavar="TENANT...", nargs=-1, required=True)
 
 
 def read_tenants(path: Path) -> list[pb.CreateTenantRequest]:
@@ -96,3 +101,80 @@ def create_all(
             request.validate_only = validate_only
         answer = session.tenants.BatchCreateTenants(pb.BatchCreateTenantsRequest(requests=batch))
         yield from zip((request.tenant_id for request in batch), answer.results, strict=True)
+
+
+def suspend_all(session: Session, tenants: Sequence[str]) -> pb.BatchSuspendTenantsResponse:
+    """Each tenant's result, batch by batch."""
+    found = pb.BatchSuspendTenantsResponse()
+    for batch in _batches(tenants):
+        found.MergeFrom(session.tenants.BatchSuspendTenants(pb.BatchSuspendTenantsRequest(tenants=batch)))
+    return found
+
+
+def resume_all(session: Session, tenants: Sequence[str]) -> pb.BatchResumeTenantsResponse:
+    """Each tenant's result, batch by batch."""
+    found = pb.BatchResumeTenantsResponse()
+    for batch in _batches(tenants):
+        found.MergeFrom(session.tenants.BatchResumeTenants(pb.BatchResumeTenantsRequest(tenants=batch)))
+    return found
+
+
+def delete_all(session: Session, tenants: Sequence[str], *, force: bool, wait: bool) -> Iterator[pb.Operation]:
+    """An operation a batch; ended, with `wait`."""
+    for batch in _batches(tenants):
+        request = pb.BatchDeleteTenantsRequest(tenants=batch, force=force)
+        operation = session.tenants.BatchDeleteTenants(request).operation
+        yield await_operation(session, operation) if wait else operation
+
+
+def _batches(tenants: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(tenants), BATCH):
+        yield tenants[start : start + BATCH]
+
+
+def show_results(
+    ctx: click.Context,
+    out: Output,
+    done: str,
+    tenants: Sequence[str],
+    found: pb.BatchSuspendTenantsResponse | pb.BatchResumeTenantsResponse,
+) -> None:
+    """What became of each; exit code 1 if any was refused."""
+    refused = sum(bool(result.error_reason) for result in found.results)
+    if out.json:
+        out.message(found)
+    else:
+        pairs = zip(tenants, found.results, strict=True)
+        rows = [(name, result.error_reason or done, result.error_message) for name, result in pairs]
+        out.table(("TENANT", "RESULT", "WHY"), rows, "")
+        out.note(f"{len(rows) - refused} {done}, {refused} refused.")
+    if refused:
+        ctx.exit(FAILED)
+
+
+def show_deletions(ctx: click.Context, out: Output, operations: Sequence[pb.Operation]) -> None:
+    """What became of each tenant; of an operation that goes on, its id. Exit code 1 if any was refused."""
+    results = [result for operation in operations for result in operation.batch_delete_tenants.results]
+    going_on = [operation.id for operation in operations if not operation.done]
+    failed = [operation for operation in operations if operation.error_reason]
+    refused = sum(bool(result.error_reason) for result in results)
+    if out.json:
+        for operation in operations:
+            out.message(operation)
+    else:
+        if results:
+            rows = [
+                (result.tenant, result.error_reason or "deleted", result.error_message or _purged(result.receipt))
+                for result in results
+            ]
+            out.table(("TENANT", "RESULT", "WHAT"), rows, "")
+        for name in going_on:
+            out.said(f"The operation {name} goes on by itself.")
+        out.note(f"{len(results) - refused} deleted, {refused} refused.")
+    if refused or failed:
+        ctx.exit(FAILED)
+
+
+def _purged(receipt: pb.DeleteTenantReceipt) -> str:
+    failed = ", ".join(receipt.revocations_failed)
+    return f"{receipt.credentials_purged} credentials purged" + (f"; still granted there: {failed}" if failed else "")

@@ -52,8 +52,8 @@ class _Details(NamedTuple):
     compression: Any
 
 
-class _Sign(grpc.UnaryUnaryClientInterceptor):
-    """Puts key and deadline on every call that does not bring its own."""
+class _Sign(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
+    """Puts the key on every call, and the deadline on each that asks one thing and does not bring its own."""
 
     def __init__(self, key: Callable[[], Secret], timeout: float) -> None:
         self._key = key
@@ -61,9 +61,16 @@ class _Sign(grpc.UnaryUnaryClientInterceptor):
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         """Go on with the signed call."""
-        metadata = [*(details.metadata or ()), ("authorization", f"Bearer {self._key().reveal()}")]
         timeout = self._timeout if details.timeout is None else details.timeout
-        return continuation(_Details(details.method, timeout, metadata, details.credentials, None, None), request)
+        return continuation(self._signed(details, timeout), request)
+
+    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        """Go on with the signed call."""
+        return continuation(self._signed(details, details.timeout), requests)
+
+    def _signed(self, details: Any, timeout: float | None) -> _Details:
+        metadata = [*(details.metadata or ()), ("authorization", f"Bearer {self._key().reveal()}")]
+        return _Details(details.method, timeout, metadata, details.credentials, None, None)
 
 
 @dataclass

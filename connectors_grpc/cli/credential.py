@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
+from pathlib import Path
 
 import click
 
@@ -19,8 +21,9 @@ from connectors_grpc.cli.connecting import wait_until_connected
 from connectors_grpc.cli.connection import PAGE, Session, collect
 from connectors_grpc.cli.credential_view import kind_of, show_one, state_of
 from connectors_grpc.cli.errors import FAILED
+from connectors_grpc.cli.importing import Progress, opened, said, send_all
 from connectors_grpc.cli.material import KINDS, put_material
-from connectors_grpc.cli.output import Output, when
+from connectors_grpc.cli.output import Output, as_json, when
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 
 
@@ -130,6 +133,35 @@ def set_(session: Session, /, tenant: str, integration: str, credential_id: str,
     request.labels.update(labels_given)
     put_material(request, given)
     show_one(out, session.credentials.StoreCredential(request).credential)
+
+
+@credential.command(
+    "import",
+    examples=(
+        "connectors credential import credentials.jsonl",
+        'printf \'{"tenant": "acme", "integration": "stripe", "api_key": "%s"}\\n\' "$KEY" | connectors credential import -',
+    ),
+)
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@json_option
+@pass_session
+@click.pass_context
+def import_(ctx: click.Context, session: Session, file: Path, out: Output) -> None:
+    """Store many credentials from a file (- for stdin), one JSON object a line, as StoreCredential takes it.
+
+    tenant, integration, and one of api_key (a text, or {api_key, fields}), basic {username, password}, oauth {access_token,
+    refresh_token, expire_time, scopes} or grant; credential, labels and etag if wanted. With --json each answer is a line, as it
+    comes. Run again, it changes only what differs. Exit code 1 if any line was refused.
+    """
+    with opened(file) as stream, Progress(out) as progress:
+        for number, answer in send_all(session, stream):
+            progress.count(answer)
+            if out.json:
+                click.echo(json.dumps(as_json(answer), ensure_ascii=False))
+            elif answer.HasField("refusal"):
+                progress.say(said(number, answer.refusal))
+    if progress.refused:
+        ctx.exit(FAILED)
 
 
 @credential.command("list", examples=("connectors credential list acme", "connectors credential list acme --json"))

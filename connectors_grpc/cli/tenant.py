@@ -16,7 +16,16 @@ from connectors_grpc.cli.base import (
     pass_session,
     yes_option,
 )
-from connectors_grpc.cli.bulk import create_all, read_tenants
+from connectors_grpc.cli.bulk import (
+    create_all,
+    delete_all,
+    read_tenants,
+    resume_all,
+    show_deletions,
+    show_results,
+    suspend_all,
+    tenants_argument,
+)
 from connectors_grpc.cli.connection import PAGE, Session, collect
 from connectors_grpc.cli.errors import FAILED
 from connectors_grpc.cli.operation import await_operation, show_operation, wait_option
@@ -116,8 +125,8 @@ def update(
     show(out, session.tenants.UpdateTenant(request).tenant)
 
 
-@tenant.command(examples=("connectors tenant delete acme", "connectors tenant delete acme --force --yes"))
-@click.argument("tenant_id", metavar="TENANT")
+@tenant.command(examples=("connectors tenant delete acme", "connectors tenant delete acme zenith --force --yes"))
+@tenants_argument
 @click.option("--force", is_flag=True, help="Delete its credentials too.")
 @wait_option
 @yes_option
@@ -125,31 +134,42 @@ def update(
 @pass_session
 @click.pass_context
 def delete(
-    ctx: click.Context, session: Session, tenant_id: str, force: bool, wait: bool, yes: bool, out: Output
+    ctx: click.Context, session: Session, tenant_ids: tuple[str, ...], force: bool, wait: bool, yes: bool, out: Output
 ) -> None:
-    """Delete a tenant for good: credentials are purged, its key is shredded."""
-    confirm(f"Delete the tenant {tenant_id}{' and all its credentials' if force else ''} for good?", yes=yes)
-    operation = session.tenants.DeleteTenant(pb.DeleteTenantRequest(tenant=tenant_id, force=force)).operation
-    ended = await_operation(session, operation) if wait else operation
-    show_operation(ctx, out, ended)
+    """Delete tenants for good: credentials are purged, their keys are shredded. Exit code 1 if any was refused."""
+    what = f"the tenant {tenant_ids[0]}" if len(tenant_ids) == 1 else f"{len(tenant_ids)} tenants"
+    confirm(f"Delete {what}{' and all credentials' if force else ''} for good?", yes=yes)
+    if len(tenant_ids) == 1:
+        operation = session.tenants.DeleteTenant(pb.DeleteTenantRequest(tenant=tenant_ids[0], force=force)).operation
+        show_operation(ctx, out, await_operation(session, operation) if wait else operation)
+        return
+    show_deletions(ctx, out, list(delete_all(session, tenant_ids, force=force, wait=wait)))
 
 
-@tenant.command(examples=("connectors tenant suspend acme",))
-@click.argument("tenant_id", metavar="TENANT")
+@tenant.command(examples=("connectors tenant suspend acme", "connectors tenant suspend acme zenith"))
+@tenants_argument
 @json_option
 @pass_session
-def suspend(session: Session, tenant_id: str, out: Output) -> None:
-    """Freeze a tenant: nothing is given out for it until it is resumed."""
-    show(out, session.tenants.SuspendTenant(pb.SuspendTenantRequest(tenant=tenant_id)).tenant)
+@click.pass_context
+def suspend(ctx: click.Context, session: Session, tenant_ids: tuple[str, ...], out: Output) -> None:
+    """Freeze tenants: nothing is given out for them until they are resumed. Exit code 1 if any was refused."""
+    if len(tenant_ids) == 1:
+        show(out, session.tenants.SuspendTenant(pb.SuspendTenantRequest(tenant=tenant_ids[0])).tenant)
+        return
+    show_results(ctx, out, "suspended", tenant_ids, suspend_all(session, tenant_ids))
 
 
-@tenant.command(examples=("connectors tenant resume acme",))
-@click.argument("tenant_id", metavar="TENANT")
+@tenant.command(examples=("connectors tenant resume acme", "connectors tenant resume acme zenith"))
+@tenants_argument
 @json_option
 @pass_session
-def resume(session: Session, tenant_id: str, out: Output) -> None:
-    """Lift a suspension."""
-    show(out, session.tenants.ResumeTenant(pb.ResumeTenantRequest(tenant=tenant_id)).tenant)
+@click.pass_context
+def resume(ctx: click.Context, session: Session, tenant_ids: tuple[str, ...], out: Output) -> None:
+    """Lift suspensions. Exit code 1 if any was refused."""
+    if len(tenant_ids) == 1:
+        show(out, session.tenants.ResumeTenant(pb.ResumeTenantRequest(tenant=tenant_ids[0])).tenant)
+        return
+    show_results(ctx, out, "resumed", tenant_ids, resume_all(session, tenant_ids))
 
 
 @tenant.command(examples=("connectors tenant status acme",))
