@@ -134,3 +134,23 @@ async def test_the_time_left_runs_down_from_before_the_write(replicas: Replicas)
     assert replicas.leases["a"].time_left(grip) == pytest.approx(TTL)
     replicas.clocks["a"].advance(TTL - 1)
     assert replicas.leases["a"].time_left(grip) == pytest.approx(1)
+
+
+async def test_the_next_holder_knows_what_it_must_not_miss(replicas: Replicas) -> None:
+    """What was written under a lease; not after ten minutes, nor for another tenant of that name."""
+    grip = await replicas.acquire("a")
+    assert grip is not None
+    assert grip.least == 0
+    await replicas.leases["a"].release(grip, 7)
+    taken = await replicas.acquire("b")
+    assert taken is not None
+    assert taken.least == 7
+    await replicas.leases["b"].release(taken)
+    reborn = await replicas.acquire("c", REBORN)
+    assert reborn is not None
+    assert reborn.least == 0
+    await replicas.leases["c"].release(reborn, 9)
+    replicas.clocks["a"].advance(timedelta(seconds=TTL) + LONG_DEAD + timedelta(seconds=1))
+    late = await replicas.acquire("a", REBORN)
+    assert late is not None
+    assert late.least == 0

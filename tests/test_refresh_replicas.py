@@ -115,6 +115,19 @@ async def _counted(fleet: Fleet, pattern: str, count: int) -> bool:
     return len(fleet.lines(pattern)) >= count
 
 
+async def test_a_standby_that_is_behind_makes_nobody_send_a_used_token(fleet: Fleet) -> None:
+    """Three reads of the credential are answered from before the refresh: the lease says that there must be more to see."""
+    account = await fleet.account()
+    one, two, _ = fleet.servers
+    behind = fleet.gates[1].remember(f"GET secret/data/{account.tenant}/")
+    assert (await account.read(two)).generation == 1
+    assert (await account.refresh(one)).generation == 2
+    behind.times = 3
+    assert (await account.refresh(two)).generation == 2
+    assert behind.times == 0
+    assert len(account.asked()) == 1
+
+
 KV_AND_TRANSIT = re.compile(
     r"(GET|POST) (secret/data/[^/?]+/[^/?]+|connectors/data/[^?]+)"
     r"|POST (transit/(encrypt|decrypt|datakey/plaintext)/[^/?]+|connectors-transit/decrypt/platform)"

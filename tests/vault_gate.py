@@ -75,6 +75,15 @@ class Held:
         self._open.set()
 
 
+@dataclass
+class Stale:
+    """A rule in force: replies that fit are remembered, and the next `times` are answered as the last one was."""
+
+    pattern: re.Pattern[str]
+    times: int = 0
+    replies: dict[str, bytes] = field(default_factory=dict)
+
+
 class VaultGate:
     """The gate while it is up.
 
@@ -89,6 +98,7 @@ class VaultGate:
         self.refusing = False
         self.refused = 0
         self._rules: list[Held] = []
+        self._stale: list[Stale] = []
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -101,6 +111,12 @@ class VaultGate:
         """Hold requests, or their replies, whose line has a match of the pattern, but for the first `after` of them."""
         rule = Held(re.compile(pattern), at, after)
         self._rules.append(rule)
+        return rule
+
+    def remember(self, pattern: str) -> Stale:
+        """Remember replies, to be a standby that is behind for as many requests as its `times` is set to."""
+        rule = Stale(re.compile(pattern))
+        self._stale.append(rule)
         return rule
 
     def refuse(self) -> None:
@@ -154,9 +170,16 @@ class VaultGate:
         for watcher in self.watchers:
             watcher(line)
         await self._stop(line, At.REQUEST)
+        stale = next((rule for rule in self._stale if rule.pattern.search(line)), None)
+        if stale is not None and stale.times > 0:
+            stale.times -= 1
+            writer.write(stale.replies[line])
+            return
         onward.write(request)
         await onward.drain()
         reply = await _message(back, bodiless=method == b"HEAD")
+        if stale is not None:
+            stale.replies[line] = reply
         await self._stop(line, At.REPLY)
         writer.write(reply)
         await writer.drain()

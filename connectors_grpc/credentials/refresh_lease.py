@@ -27,7 +27,10 @@ GAP = 2.0
 
 @dataclass(frozen=True, slots=True)
 class StoredLease:
-    """The document of `refresh/{tenant}.{credential}`. `owner` is empty once released."""
+    """The document of `refresh/{tenant}.{credential}`. `owner` is empty once released.
+
+    `data_version` is the newest version of the credential that its holder knew: when it began, and as it left.
+    """
 
     owner: str
     until: datetime
@@ -37,13 +40,18 @@ class StoredLease:
 
 @dataclass(frozen=True, slots=True)
 class Grip:
-    """A lease that is ours. `follows_crash`: the one before was never released, so its answer may be lost."""
+    """A lease that is ours. `follows_crash`: the one before was never released, so its answer may be lost.
+
+    `least`: a credential read at an older version is stale. Standbys of a raft cluster answer reads, and may be behind; that the
+    lease itself was not is proved by the compare-and-set.
+    """
 
     path: str
     lease: StoredLease
     version: int
     ends: float
     follows_crash: bool
+    least: int = 0
 
 
 @dataclass(slots=True)
@@ -89,21 +97,27 @@ class RefreshLeases:
             written = await self._documents.write(path, codec.dump(lease), cas=version)
         except Conflict:
             return None
-        crashed = there is not None and there.owner != "" and there.tenant_uid == tenant.uid
-        return Grip(path, lease, written, ends, crashed)
+        if there is None or there.tenant_uid != tenant.uid:
+            return Grip(path, lease, written, ends, follows_crash=False)
+        least = 0 if self._long_dead(there) else there.data_version
+        return Grip(path, lease, written, ends, follows_crash=there.owner != "", least=least)
+
+    def _long_dead(self, lease: StoredLease) -> bool:
+        return lease.until + LONG_DEAD < self._clock.now()
 
     def _free(self, lease: StoredLease, tenant: Tenant, watched_for: float) -> bool:
         if lease.owner in ("", self._owner) or lease.tenant_uid != tenant.uid:
             return True
-        return watched_for >= self._ttl or lease.until + LONG_DEAD < self._clock.now()
+        return watched_for >= self._ttl or self._long_dead(lease)
 
     def time_left(self, grip: Grip) -> float:
         """Seconds until others may take it. Asked just before the token is sent, not only when the lease was taken."""
         return grip.ends - self._clock.monotonic()
 
-    async def release(self, grip: Grip) -> None:
-        """Give it back, if it is still ours."""
-        data = codec.dump(StoredLease("", grip.lease.until, grip.lease.tenant_uid, grip.lease.data_version))
+    async def release(self, grip: Grip, data_version: int = 0) -> None:
+        """Give it back, if it is still ours. `data_version`: what whoever takes it next must see at least."""
+        newest = max(grip.lease.data_version, grip.least, data_version)
+        data = codec.dump(StoredLease("", grip.lease.until, grip.lease.tenant_uid, newest))
         try:
             await self._documents.write(grip.path, data, cas=grip.version)
         except Conflict:

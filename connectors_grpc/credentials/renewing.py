@@ -41,6 +41,8 @@ from connectors_grpc.tenants import Tenants
 
 POLL = 0.1
 """Seconds between two looks of somebody who waits for another's refresh."""
+LOOKS = 20
+"""How often one looks for a version that must be there."""
 LONGEST_WAIT = 2 * TTL
 MARGIN = 2.0
 """Seconds that must be left on the lease beyond the provider's time-out."""
@@ -77,12 +79,14 @@ class _Turn:
     """What a refresh holds while it is its turn. `key` seals the answer if the Vault goes away.
 
     `unstored`: there is an answer that the Vault has not. The lease is not given back then, so that others wait, and know why.
+    `version`: what we wrote, which the next holder must not miss.
     """
 
     grip: Grip
     held: Held
     key: DataKey
     unstored: bool = False
+    version: int = 0
 
 
 class Renewing:
@@ -130,11 +134,11 @@ class Renewing:
             return await self._refresh(tenant, turn)
         finally:
             if not turn.unstored:
-                await self._release(turn.grip)
+                await self._release(turn.grip, turn.version)
 
-    async def _release(self, grip: Grip) -> None:
+    async def _release(self, grip: Grip, version: int = 0) -> None:
         with contextlib.suppress(VaultUnavailable):
-            await self._leases.release(grip)
+            await self._leases.release(grip, version)
 
     async def _current(self, tenant: Tenant, credential_id: CredentialId) -> Held:
         held = await self._keeper.read(tenant, credential_id)
@@ -160,7 +164,7 @@ class Renewing:
     async def _under(self, grip: Grip, tenant: Tenant, credential_id: CredentialId, seen: int) -> _Turn | Held:
         try:
             held, key = await asyncio.gather(
-                self._current(tenant, credential_id), self._keeper.data_key(tenant, credential_id)
+                self._at_least(tenant, credential_id, grip.least), self._keeper.data_key(tenant, credential_id)
             )
         except KeyMissing:
             await self._release(grip)
@@ -172,6 +176,15 @@ class Renewing:
             await self._release(grip)
             return held
         return _Turn(grip, held, key)
+
+    async def _at_least(self, tenant: Tenant, credential_id: CredentialId, version: int) -> Held:
+        """The credential at that version or a later one: a standby's answer may be older. Raises: VaultUnavailable."""
+        for _ in range(LOOKS):
+            held = await self._current(tenant, credential_id)
+            if held.credential.version >= version:
+                return held
+            await asyncio.sleep(POLL)
+        raise VaultUnavailable
 
     async def _refresh(self, tenant: Tenant, turn: _Turn) -> Held:
         credential = turn.held.credential
@@ -270,7 +283,7 @@ class Renewing:
                 continue
             finally:
                 writing.cancel()
-            turn.unstored = False
+            turn.unstored, turn.version = False, written.credential.version if written else 0
             if spilled:
                 self._spill.remove(spilled)
             if written is None:
