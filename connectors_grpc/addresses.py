@@ -71,7 +71,12 @@ def require_tls_unless_loopback(address: Address, *, tls: bool) -> None:
 
 
 def check_vault_address(text: str) -> str:
-    """A Vault's address: https://, http:// on loopback only, or unix:///path.  Raises: AddressInvalid."""
+    """A Vault's address: https://, http:// on loopback only, or unix:///path; or several of one cluster, separated by commas.
+
+    Raises: AddressInvalid.
+    """
+    if "," in text:
+        return ",".join(check_vault_address(each.strip()) for each in text.split(","))
     if text.startswith(UNIX):
         return f"unix://{Address.parse(text).path}"
     check_url(text, "https://vault:8200, http://127.0.0.1:8200 or unix:///path")

@@ -60,7 +60,9 @@ class ServerSettings(BaseSettings):
         None, description="What browsers and providers reach the HTTP port by. Unset: http://{http_listen}."
     )
     vault_addr: Annotated[str, AfterValidator(check_vault_address)] | None = Field(
-        None, description="An existing Vault or OpenBao: https://host:8200, http:// on loopback, or unix:///path."
+        None,
+        description="An existing Vault or OpenBao: https://host:8200, http:// on loopback, or unix:///path; "
+        "several nodes of one cluster are separated by commas.",
     )
     vault_role_id: str | None = Field(None, description="AppRole role id. Unset: it stands in the secret id's file.")
     vault_secret_id_file: AnyPath | None = Field(

@@ -22,7 +22,7 @@ from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.simulator import Client as OAuthClient
 from connectors_grpc.simulator import Simulator
-from connectors_grpc.simulator.book import Code
+from connectors_grpc.simulator.book import Code, digest
 from connectors_grpc.simulator.misbehaviour import Misbehaviour, Queued
 from connectors_grpc.simulator.protocol import Chance, Issued, exchange_code, new_code
 from connectors_grpc.simulator.record import SeenRequest
@@ -63,6 +63,12 @@ class Account:
     def asked(self) -> list[SeenRequest]:
         """What its refreshes asked the provider."""
         return [seen for seen in self.sim.record.on("/token") if seen.client_id == self.client.client_id]
+
+    def rotations(self) -> int:
+        """How often its refresh token was exchanged for another, by the provider's own book. Not for static ones."""
+        book = self.sim.book
+        grant = book.refresh[digest(self.refresh_tokens[-1])].grant
+        return sum(1 for entry in book.refresh.values() if entry.grant == grant) - 1
 
     def next(self, *what: Misbehaviour) -> None:
         """How its next token requests are answered."""

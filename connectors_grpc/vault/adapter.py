@@ -13,6 +13,7 @@ import logging
 import ssl
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -21,12 +22,14 @@ from hvac import adapters
 
 from connectors_grpc import logs
 from connectors_grpc.errors import VaultUnavailable
-from connectors_grpc.vault.settings import VaultMisconfigured, VaultSettings
+from connectors_grpc.vault.settings import Endpoint, VaultMisconfigured, VaultSettings
 
 log = logs.get("vault")
 MAX_BODY: Final = 1 << 20
 _CONNECTIONS: Final = 32
 _IDLE: Final = 30.0
+_CONNECT: Final = 1.0
+_NOT_SERVING: Final = 500
 _MAX_RETRY_AFTER: Final = 60
 
 
@@ -79,26 +82,18 @@ def malformed(reply: Reply) -> VaultUnavailable:
 
 
 class AsyncAdapter(adapters.Adapter):  # type: ignore[misc]  # hvac has no types
-    """hvac's adapter over one bounded pool of connections.
+    """hvac's adapter over a bounded pool of connections to each node. One node is asked until it fails, then the next.
 
-    Bounds: 32 connections, 1 MiB each way; the caller brings the deadline.
+    Bounds: 32 connections a node, 1 MiB each way; the caller brings the deadline.
     """
 
     def __init__(self, settings: VaultSettings) -> None:
         # Not hvac's own __init__: it would open a session of requests.
-        endpoint = settings.endpoint()
-        self.base_uri = endpoint.base
+        self._nodes = [_Node(endpoint.base, _transport(settings, endpoint)) for endpoint in settings.endpoints()]
+        self._current = 0
         self.token: str | None = None
         self.namespace = settings.namespace
         self._unreachable = False
-        self._transport = httpx2.AsyncHTTPTransport(
-            verify=_tls(settings) if endpoint.tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            trust_env=False,
-            uds=endpoint.socket,
-            limits=httpx2.Limits(
-                max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=_IDLE
-            ),
-        )
 
     def get_login_token(self, response: Any) -> str:
         """Not used: `login` is always called without `use_token`."""
@@ -117,38 +112,58 @@ class AsyncAdapter(adapters.Adapter):  # type: ignore[misc]  # hvac has no types
         """Send one request.  Raises: VaultUnavailable if there is no whole answer; ValueError if the body is too big."""
         if wrap_ttl is not None:
             raise NotImplementedError
-        target = f"{self.base_uri}{url}?{urlencode(params)}" if params else f"{self.base_uri}{url}"
+        target = f"{url}?{urlencode(params)}" if params else url
         body = None if json is None else jsonlib.dumps(json, separators=(",", ":"), allow_nan=False).encode()
         if body is not None and len(body) > MAX_BODY:
             raise ValueError("a request to the Vault is at most 1 MiB")
         return self._exchange(method.upper(), target, headers or {}, body)
 
     def note_unreachable(self, error: str) -> None:
-        """Say so once, and not again for every call until it answers."""
+        """Say so once, and not again for every call until it answers. The next call goes to the next node."""
+        self._leave(self._current)
+        self._say_unreachable(error)
+
+    def _say_unreachable(self, error: str) -> None:
         if not self._unreachable:
             self._unreachable = True
             log.warning("vault_unreachable", error=error)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._transport.aclose()
+        for node in self._nodes:
+            await node.transport.aclose()
 
-    async def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
-        request = httpx2.Request(method, url, headers=self._headers(headers), content=body)
-        try:
-            response = await self._transport.handle_async_request(request)
+    def _leave(self, number: int) -> None:
+        """Go to the next node, unless somebody went already."""
+        if number == self._current:
+            self._current = (number + 1) % len(self._nodes)
+
+    async def _exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+        for tries in count(1):
+            number = self._current
+            node = self._nodes[number]
+            # With one node the caller's deadline is bound enough; with several, one that swallows packets must not use it up.
+            bounds = {"timeout": {"connect": _CONNECT}} if len(self._nodes) > 1 else {}
+            request = httpx2.Request(
+                method, node.base + target, headers=self._headers(headers), content=body, extensions=bounds
+            )
             try:
-                content = await _bounded(response)
-            finally:
-                await response.aclose()
-        except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-            self.note_unreachable(type(error).__name__)
-            # `from None`: the library's error holds the request, with our token in it.
-            raise VaultUnavailable from None
-        if self._unreachable:
-            self._unreachable = False
-            log.info("vault_reachable")
-        return Reply(response.status_code, content, _retry_after(response.headers))
+                response, content = await _sent(node.transport, request)
+            except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
+                self._leave(number)
+                # Only what surely was not sent is sent again: a write may have been carried out.
+                if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout) and tries < len(self._nodes):
+                    continue
+                self._say_unreachable(type(error).__name__)
+                # `from None`: the library's error holds the request, with our token in it.
+                raise VaultUnavailable from None
+            if response.status_code >= _NOT_SERVING:
+                self._leave(number)  # sealed, or it knows of no active node; another one may
+            if self._unreachable:
+                self._unreachable = False
+                log.info("vault_reachable")
+            return Reply(response.status_code, content, _retry_after(response.headers))
+        raise AssertionError
 
     def _headers(self, given: Mapping[str, str]) -> dict[str, str]:
         # X-Vault-Request keeps an agent from serving requests that were forged through somebody else.
@@ -165,6 +180,33 @@ def silence() -> None:
     """Keep the HTTP libraries' own logs, which show URLs and headers, at WARNING and above whatever the root's level."""
     for name in ("httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """One address of the Vault, and the connections to it."""
+
+    base: str
+    transport: httpx2.AsyncHTTPTransport
+
+
+def _transport(settings: VaultSettings, endpoint: Endpoint) -> httpx2.AsyncHTTPTransport:
+    return httpx2.AsyncHTTPTransport(
+        verify=_tls(settings) if endpoint.tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+        trust_env=False,
+        uds=endpoint.socket,
+        limits=httpx2.Limits(
+            max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=_IDLE
+        ),
+    )
+
+
+async def _sent(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> tuple[httpx2.Response, bytes]:
+    response = await transport.handle_async_request(request)
+    try:
+        return response, await _bounded(response)
+    finally:
+        await response.aclose()
 
 
 async def _bounded(response: httpx2.Response) -> bytes:

@@ -12,6 +12,7 @@ from connectors_grpc.addresses import is_loopback
 
 DEFAULT_TIMEOUT: Final = 5.0
 MAX_TIMEOUT: Final = 60.0
+MAX_ADDRESSES: Final = 9
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_-]{1,128}(?:/[A-Za-z0-9_-]{1,128}){0,7}/?")
 _ROLE_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 
@@ -24,6 +25,8 @@ class VaultMisconfigured(Exception):
 class VaultSettings:
     """One of `address` (http, https, or `unix:///path`) and `socket_path`; one of `secret_id_file` and `token_file`.
 
+    `address` may be several of one cluster, separated by commas: whichever answers is used. Any of them will do, for a
+    standby passes on what only the active node can do.
     `secret_id_file` holds the secret id alone, or a JSON object with `secret_id` and `role_id`. Both files are read
     at each login, so that they may be exchanged while we run.
     Units: timeout in seconds, for one whole call.  Bounds: 0 < timeout <= 60.
@@ -50,13 +53,16 @@ class VaultSettings:
             raise VaultMisconfigured("The Vault's namespace is malformed.")
         if not 0 < self.timeout <= MAX_TIMEOUT:
             raise VaultMisconfigured("The Vault's timeout is above 0 and at most 60 seconds.")
-        self.endpoint()
+        self.endpoints()
 
-    def endpoint(self) -> Endpoint:
-        """Where to connect.  Raises: VaultMisconfigured."""
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where to connect, the first choice first.  Bounds: 9.  Raises: VaultMisconfigured."""
         if self.socket_path is not None:
-            return Endpoint("http://localhost", str(self.socket_path))
-        return parse_address(self.address)
+            return (Endpoint("http://localhost", str(self.socket_path)),)
+        addresses = self.address.split(",")
+        if len(addresses) > MAX_ADDRESSES:
+            raise VaultMisconfigured(f"The Vault has more than {MAX_ADDRESSES} addresses.")
+        return tuple(parse_address(address.strip()) for address in addresses)
 
 
 @dataclass(frozen=True, slots=True)
