@@ -92,6 +92,17 @@ def test_the_biggest_page_fits_into_a_document() -> None:
     assert len(json.dumps(data)) < 180 * 1024 < MAX_DOCUMENT
 
 
+def test_a_cut_journal_says_that_all_was_left_out() -> None:
+    """The floor is at the last number; what is said afterwards stands above it."""
+    journal = Journal()
+    journal.add(Change(TenantId("a")))
+    journal.add(Change(TenantId("b")))
+    journal.cut()
+    assert journal.page() == Page(2, 2, False, ())
+    journal.add(Change(TenantId("a")))
+    assert journal.page() == Page(2, 3, False, (Entry(3, Change(TenantId("a"))),))
+
+
 def test_a_journal_without_room_is_refused() -> None:
     """A capacity below one is a bug."""
     with pytest.raises(ValueError, match="at least one"):

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from connectors_grpc import codec
 from connectors_grpc.access import Access
 from connectors_grpc.audit import LogAudit
 from connectors_grpc.changes import ChangeFeed, Subscription
@@ -16,6 +17,7 @@ from connectors_grpc.domain.ids import KeyId, TenantId
 from connectors_grpc.domain.records import Role
 from connectors_grpc.errors import VaultUnavailable
 from connectors_grpc.journals import JournaledChanges, Pace
+from connectors_grpc.journals.journal import Page
 from connectors_grpc.journals.replica import FOLDER
 from connectors_grpc.memory import ManualClock, MemoryCiphers, MemoryDocuments, Outage
 from connectors_grpc.ports import Change, Document, DocumentPage, Json
@@ -135,6 +137,26 @@ async def test_more_than_a_journal_holds_is_a_gap() -> None:
             one.publish(change(f"t{number}"))
         view_one.outage.down = False
         assert await hear(at_two, None) == [None]
+
+
+async def test_a_page_that_the_vault_refuses_does_not_silence_a_replica() -> None:
+    """Whatever the Vault's bound is: the others are told that they missed something, and hear what comes after it."""
+
+    class Narrow(CountingDocuments):
+        async def write(self, path: str, data: Json, *, cas: int | None) -> int:
+            if len(codec.load(Page, data).entries) > 5:
+                raise VaultUnavailable
+            return await super().write(path, data, cas=cas)
+
+    shared = Narrow()
+    async with JournaledChanges(shared, pace=PACE) as one, JournaledChanges(shared, pace=PACE) as two:
+        at_two = two.subscribe()
+        for number in range(6):
+            one.publish(change(f"t{number}"))
+        assert await hear(at_two, None) == [None]
+        await until(lambda: two._follower._known[one.name].last == 6)
+        one.publish(change("later"))
+        assert set(await hear(at_two, change("later"))) <= {None, change("later")}
 
 
 async def test_a_killed_replica_is_noticed() -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,25 @@ import grpc
 import httpx2
 import pytest_asyncio
 
+from connectors_grpc.domain.ids import TenantId
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as credentials
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as proxy
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
+from connectors_grpc.journals import JournaledChanges
+from connectors_grpc.journals.journal import CAPACITY
+from connectors_grpc.ports import Change
 from connectors_grpc.secret import Secret
+from connectors_grpc.vault import VaultDocuments, VaultSettings, connect
+from connectors_grpc.vault.packing import unpack
 from sidecar.main import run
 from sidecar.server import Address
 from sidecar.settings import SidecarSettings, Tcp
 from tests.openbao import OpenBao
 from tests.providers import recording_upstream
+from tests.replicas import ReplicaProcess, replica_process
 from tests.running import Client, Refused, Server, free_port, fresh_id, refused, running_server
 
 SAME_REPLICA, ACROSS = 2.0, 5.0
@@ -285,32 +291,24 @@ async def test_a_sidecar_of_another_replica_obeys_within_five_seconds(server: Se
         await until_refused("API_KEY_INVALID")
 
 
-@asynccontextmanager
-async def process(
-    server: Server, openbao: OpenBao, state: Path
-) -> AsyncIterator[tuple[Server, asyncio.subprocess.Process]]:
+def process(server: Server, openbao: OpenBao, state: Path) -> AbstractAsyncContextManager[ReplicaProcess]:
     """A replica in a process of its own, to be killed."""
-    grpc_port, http_port = free_port(), free_port()
-    arguments = [
-        *("--grpc-listen", f"127.0.0.1:{grpc_port}", "--http-listen", f"127.0.0.1:{http_port}"),
-        *("--vault-addr", openbao.address, "--vault-secret-id-file", str(openbao.vault.secret_id_file)),
-        *("--state-dir", str(state)),
-    ]
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "connectors_grpc", "serve", *arguments),
-        env={"PATH": os.environ["PATH"], "HOME": str(state)},
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    address = f"127.0.0.1:{grpc_port}"
-    try:
-        async with grpc.aio.insecure_channel(address) as channel:
-            async with asyncio.timeout(60):
-                await channel.channel_ready()
-            yield Server(address, f"http://127.0.0.1:{http_port}", server.keys, channel), child
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.wait()
+    return replica_process(openbao.address, openbao.vault.secret_id_file, server.keys, state, ready=60)
+
+
+async def test_a_busy_replica_is_heard(server: Server, openbao: OpenBao) -> None:
+    """As many different changes as a journal holds go through a real Vault: the page is not refused, and nobody has a gap."""
+    vault = VaultSettings(address=openbao.address, secret_id_file=openbao.vault.secret_id_file)
+    async with (
+        connect(vault) as client,
+        JournaledChanges(VaultDocuments(client, mount="connectors")) as busy,
+        watching(server.sidecar) as here,
+    ):
+        names = [fresh_id("busy") for _ in range(CAPACITY)]
+        for name in names:
+            busy.publish(Change(tenant=TenantId(name)))
+        for name in names:
+            await here.until("tenant_changed", ACROSS, tenant=name)
 
 
 async def test_a_killed_replica_is_a_gap_and_its_next_life_is_heard(
@@ -318,20 +316,20 @@ async def test_a_killed_replica_is_a_gap_and_its_next_life_is_heard(
 ) -> None:
     """It may have died with a change unsaid: sidecars of the others lease again. What it says when it is back is heard."""
     async with watching(two.sidecar) as there:
-        async with process(server, openbao, tmp_path) as (third, child):
-            await third.admin.call("SuspendTenant", tenants.SuspendTenantRequest(tenant=place.tenant))
+        async with process(server, openbao, tmp_path) as third:
+            await third.server.admin.call("SuspendTenant", tenants.SuspendTenantRequest(tenant=place.tenant))
             await there.until("tenant_changed", ACROSS, tenant=place.tenant)
-            child.kill()
+            await third.kill()
             await there.until("resync", ACROSS)
         with refused("TENANT_SUSPENDED"):
             await place.lease(two)
-        async with process(server, openbao, tmp_path) as (third, child):
-            await third.admin.call("ResumeTenant", tenants.ResumeTenantRequest(tenant=place.tenant))
+        async with process(server, openbao, tmp_path) as third:
+            await third.server.admin.call("ResumeTenant", tenants.ResumeTenantRequest(tenant=place.tenant))
             await there.until("tenant_changed", ACROSS, tenant=place.tenant)
             await place.lease(two)
-            child.terminate()
+            third.process.terminate()
             async with asyncio.timeout(30):
-                assert await child.wait() == 0
+                assert await third.process.wait() == 0
 
 
 async def suspended(server: Server, tenant: str) -> None:
@@ -378,4 +376,4 @@ async def test_the_journals_are_where_the_policy_allows_and_hold_no_secret(openb
     assert names
     for name in names:
         document = await openbao.call("GET", f"connectors/data/changes/{name}", token=token)
-        assert set(document.body["data"]["data"]) == {"floor", "last", "ended", "entries"}
+        assert set(unpack(document.body["data"]["data"])) == {"floor", "last", "ended", "entries"}

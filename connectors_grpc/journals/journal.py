@@ -55,6 +55,11 @@ class Journal:
         if len(self._seqs) > self._capacity:
             self._floor = self._seqs.pop(next(iter(self._seqs)))
 
+    def cut(self) -> None:
+        """Leave out all that was said so far: whoever has not read it has missed something."""
+        self._floor = self._last
+        self._seqs.clear()
+
     def page(self, *, ended: bool = False) -> Page:
         """All that is to be written now."""
         entries = tuple(Entry(seq, change) for change, seq in self._seqs.items())

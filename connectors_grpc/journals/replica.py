@@ -27,6 +27,8 @@ from connectors_grpc.ports import Change, Documents
 
 FOLDER: Final = "changes"
 MOST_JOURNALS: Final = 256
+REFUSED_AFTER: Final = 6
+"""Failed writes in a row, while the journals can be read, after which it is this page that the Vault does not take."""
 log = logs.get("changes")
 
 
@@ -112,6 +114,10 @@ class JournaledChanges:
                 async with asyncio.timeout(max(beat - self._pace.gap, 0)):
                     await self._due.wait()
             failures = 0 if await self._attempt("write", self._write) else failures + 1
+            if failures == REFUSED_AFTER and "read" not in self._failing:
+                # A gap at the others beats silence: they would take this replica for dead, and never hear it again.
+                log.error("journal_cut", target=self._name)
+                self._journal.cut()
             if failures:
                 await asyncio.sleep(min(self._pace.gap * 2.0 ** min(failures - 1, 8), self._pace.longest_pause))
 

@@ -10,6 +10,7 @@ from connectors_grpc.grammar import SEGMENT, check_cas, check_data, check_folder
 from connectors_grpc.ports import Document, DocumentPage, Json
 from connectors_grpc.vault.adapter import Reply, malformed
 from connectors_grpc.vault.client import VaultClient, unexpected
+from connectors_grpc.vault.packing import pack, unpack
 
 _OK: Final = 200
 _DONE: Final = frozenset((200, 204))
@@ -42,9 +43,9 @@ class VaultDocuments:
         check_path(path)
         check_data(data)
         check_cas(cas)
-        kv = self._client.kv
+        kv, stored = self._client.kv, pack(data)
         reply = await self._client.call(
-            lambda: kv.create_or_update_secret(path, data, cas=cas, mount_point=self._mount)
+            lambda: kv.create_or_update_secret(path, stored, cas=cas, mount_point=self._mount)
         )
         if reply.status == _BAD_REQUEST and _LOST in reply.errors():
             raise Conflict
@@ -120,7 +121,10 @@ def _document(reply: Reply) -> Document:
     metadata = content.get("metadata") if isinstance(content, dict) else None
     if not isinstance(data, dict) or not isinstance(metadata, dict):
         raise malformed(reply)
-    return Document(data, _version(reply, metadata.get("version")))
+    try:
+        return Document(unpack(data), _version(reply, metadata.get("version")))
+    except ValueError:
+        raise malformed(reply) from None
 
 
 def _version(reply: Reply, value: object) -> int:

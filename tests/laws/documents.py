@@ -63,6 +63,24 @@ class DocumentsLaws:
         await documents.write(f"{folder}/large", data, cas=0)
         assert await documents.read(f"{folder}/large") == Document(data, 1)
 
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {"x": ["y"] * 5_000},
+            {"x": {f"k{n}": n for n in range(2_000)}},
+            {"x": [{"seq": n, "change": {"tenant": f"t-{n}", "key": None}} for n in range(512)]},
+            {"x": ['"\\' * 100] * 1_200},
+            {"x": ["\u00e9\u20ac"] * 2_000},
+            {"packed_json": "{}"},
+            {"packed_json": 1, "x": ["y"] * 2_000},
+        ],
+        ids=["texts", "names", "both", "quotes", "beyond ASCII", "like a packed one", "a name of ours"],
+    )
+    async def test_a_document_of_many_texts_fits(self, documents: Documents, folder: str, data: Json) -> None:
+        """OpenBao refuses requests of more than 1,000 strings; that is not for the callers to know."""
+        await documents.write(f"{folder}/many", data, cas=0)
+        assert await documents.read(f"{folder}/many") == Document(data, 1)
+
     async def test_create_only_refuses_what_exists(self, documents: Documents, folder: str) -> None:
         """cas=0 means that none may exist."""
         await documents.write(f"{folder}/one", {"n": 1}, cas=0)
