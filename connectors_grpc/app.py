@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-
-import uvicorn
 
 from connectors_grpc import logs
 from connectors_grpc.access import Access
@@ -34,7 +31,7 @@ from connectors_grpc.deleting import Deleting
 from connectors_grpc.errors import ConnectorsError
 from connectors_grpc.fleet import Fleet
 from connectors_grpc.http.app import Health, HttpFace
-from connectors_grpc.http.protocol import BoundedProtocol
+from connectors_grpc.http.listening import listening
 from connectors_grpc.http.rest import Rest
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.journals import JournaledChanges
@@ -54,10 +51,10 @@ from connectors_grpc.settings import ServerSettings
 from connectors_grpc.spill import SpillDirectory
 from connectors_grpc.streaming import Streaming
 from connectors_grpc.tenants import Tenants
+from connectors_grpc.upkeep import Chore, done_now_and_then
 from connectors_grpc.vault import VaultCiphers, VaultClient, VaultDocuments, VaultSettings, connect
 from connectors_grpc.watching import Watching
 
-SWEEP_EVERY = 600.0
 GRACE = 10.0
 log = logs.get("server")
 
@@ -69,11 +66,8 @@ class Platform:
     access: Access
     servicers: Servicers
     connecting: Connecting
-    flows: Flows
-    operations: Operations
-    renewing: Renewing
-    sweeping: Sweeping
     revoking: Revoking
+    chores: Sequence[Chore]
 
 
 @asynccontextmanager
@@ -127,7 +121,8 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
         for cache in (access, tenants, integrations):
             changes.on_change(cache.forget)
         async with changes, refreshing.flights, connecting.flights, operations:
-            yield Platform(access, servicers, connecting, flows, operations, renewing, sweeping, revoking)
+            chores = (renewing.recover, flows.sweep, operations.sweep, revoking.retry, sweeping.round)
+            yield Platform(access, servicers, connecting, revoking, chores)
     finally:
         spill.close()
         await outbound.aclose()
@@ -150,8 +145,8 @@ async def running(settings: ServerSettings, *, clock: Clock | None = None) -> As
         stack.push_async_callback(server.stop, GRACE)
         rest = Rest(boundary, DESCRIPTORS, built.servicers.handlers())
         face = HttpFace(built.connecting, _healthy(vault), base_url=settings.base_url, routes=rest.routes())
-        await stack.enter_async_context(_http(face, settings))
-        await stack.enter_async_context(_sweeping(built))
+        await stack.enter_async_context(listening(face.application(), settings))
+        await stack.enter_async_context(done_now_and_then(built.chores))
         stack.push_async_callback(server.drain)
         yield server
 
@@ -190,92 +185,3 @@ def _healthy(vault: VaultClient) -> Health:
         return health.initialized and not health.sealed
 
     return healthy
-
-
-@asynccontextmanager
-async def _http(face: HttpFace, settings: ServerSettings) -> AsyncIterator[None]:
-    """uvicorn, without its access log (it prints `code` and `state`) and without its signal handlers."""
-    config = uvicorn.Config(
-        face.application(),
-        host=settings.http_listen.host,
-        port=settings.http_listen.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        lifespan="off",
-        limit_concurrency=500,
-        http=BoundedProtocol,
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=5,
-        ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
-    )
-    server = _Uvicorn(config)
-    task = asyncio.create_task(server.serve())
-    up = asyncio.create_task(server.up.wait())
-    await asyncio.wait((task, up), return_when=asyncio.FIRST_COMPLETED)
-    up.cancel()
-    if task.done():
-        raise OSError(
-            f"{settings.http_listen} can't be listened on: is the port in use? Choose another by --http-listen."
-        )
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
-
-
-class _Uvicorn(uvicorn.Server):
-    """Says when it listens; leaves signals to `serve`, and a port that is taken to its caller."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """None are."""
-        yield
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Run; a port that is taken ends it at once."""
-        with suppress(SystemExit):
-            await super().serve(sockets)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
-        await super().startup(sockets)
-        if self.started:
-            self.up.set()
-
-
-@asynccontextmanager
-async def _sweeping(built: Platform) -> AsyncIterator[None]:
-    """Now and then, remove what nobody comes back for. A Vault that is down is tried again next time."""
-
-    async def sweep() -> None:
-        steps = (
-            built.renewing.recover,
-            built.flows.sweep,
-            built.operations.sweep,
-            built.revoking.retry,
-            built.sweeping.round,
-        )
-        while True:
-            for step in steps:
-                try:
-                    await step()
-                except Exception as error:  # one bad record must not end all sweeping
-                    log.warning("sweep_ended_early", action=step.__qualname__, error=type(error).__name__)
-            await asyncio.sleep(SWEEP_EVERY)
-
-    task = asyncio.create_task(sweep())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
