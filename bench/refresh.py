@@ -1,0 +1,223 @@
+"""What refreshing costs: three replicas over one OpenBao, credentials with short tokens, and apps that use them all the time.
+
+`python -m bench.refresh [--credentials 1000] [--ttl 60] [--seconds 60]`. The provider is the simulator, in this process, as is
+the load: each credential is used every eight seconds at a replica drawn by lot, half by FetchAccessToken, half by Call. Refresh
+tokens rotate at once and their reuse revokes the grant: a second use of one shows as a credential that needs a person.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.platform import cpu_seconds
+from connectors_grpc.embedded import EmbeddedVault, StateLayout
+from connectors_grpc.embedded.process import EmbeddedSettings
+from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
+from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
+from connectors_grpc.simulator import Simulator, SimulatorSettings, book
+from connectors_grpc.simulator.record import Record, SeenRequest
+from connectors_grpc.simulator.server import running
+from tests.openbao import opened
+from tests.replicas import Account, ReplicaProcess, granted, make_account, replica_process
+from tests.running import Client, Refused, Server
+
+REPLICAS = 3
+EVERY = 8.0
+"""Seconds between two uses of one credential."""
+A_TENANT = 10
+"""Credentials a tenant."""
+REFRESHING = {
+    ("read", "connectors/data/refresh"): "lease read",
+    ("create", "connectors/data/refresh"): "lease taken or released",
+    ("update", "connectors/data/refresh"): "lease taken or released",
+    ("update", "transit/datakey"): "data key",
+    ("update", "transit/encrypt"): "encrypt",
+    ("create", "secret/data"): "credential written",
+    ("update", "secret/data"): "credential written",
+}
+"""What only refreshing asks of the Vault while nothing else changes. Uses share `read secret/data` and `decrypt` with it."""
+
+
+class Tokens(Record):
+    """The simulator's record, with all token requests in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[SeenRequest] = []
+
+    def add(self, seen: SeenRequest) -> None:
+        """See Record."""
+        super().add(seen)
+        if seen.path == "/token":
+            self.asked.append(seen)
+
+
+@dataclass
+class Use:
+    """How the uses went."""
+
+    seconds: list[float] = field(default_factory=list)
+    answers: Counter[str] = field(default_factory=Counter)
+
+
+async def store_all(admin: Client, first: Account, count: int, ttl: int) -> list[tuple[str, str]]:
+    """Import so many credentials; tenant and id of each."""
+    names = [(f"bench-{number // A_TENANT}", f"c-{number % A_TENANT}") for number in range(count)]
+    for tenant in dict.fromkeys(tenant for tenant, _ in names):
+        await admin.create_tenant(tenant)
+    slots = asyncio.Semaphore(16)
+
+    async def one(tenant: str, credential: str) -> None:
+        async with slots:
+            issued = granted(first.sim, first.client)
+            material = pb.OAuthMaterial(access_token=issued.access_token, refresh_token=issued.refresh_token or "")
+            material.expire_time.FromSeconds(int(time.time()) + ttl)
+            await admin.store(tenant, first.integration, credential=credential, oauth=material)
+
+    await asyncio.gather(*(one(*name) for name in names))
+    return names
+
+
+async def use_all(servers: Sequence[Server], key: str, names: Sequence[tuple[str, str]], until: float) -> Use:
+    """Each credential again and again."""
+    use = Use()
+
+    async def one(tenant: str, credential: str) -> None:
+        await asyncio.sleep(random.random() * EVERY)
+        while time.monotonic() < until:
+            client = random.choice(servers).client(key)
+            began = time.monotonic()
+            use.answers[await _used(client, tenant, credential)] += 1
+            use.seconds.append(time.monotonic() - began)
+            await asyncio.sleep(EVERY * random.uniform(0.75, 1.25))
+
+    await asyncio.gather(*(one(*name) for name in names))
+    return use
+
+
+async def _used(client: Client, tenant: str, credential: str) -> str:
+    try:
+        if random.random() < 0.5:
+            return f"Call {(await client.proxied(tenant, credential, '/v1/whoami')).http_status}"
+        await client.call("FetchAccessToken", pb.FetchAccessTokenRequest(tenant=tenant, credential=credential))
+    except Refused as error:
+        return str(error.reason)
+    return "FetchAccessToken"
+
+
+async def all_credentials(admin: Client, names: Sequence[tuple[str, str]]) -> list[pb.Credential]:
+    """How each is."""
+    found: list[pb.Credential] = []
+    for tenant in dict.fromkeys(tenant for tenant, _ in names):
+        reply: Any = await admin.call("ListCredentials", pb.ListCredentialsRequest(tenant=tenant, page_size=500))
+        found.extend(reply.credentials)
+    return found
+
+
+def vault_operations(audit: Path, since: int) -> Counter[str]:
+    """What refreshing asked of the Vault, from its audit log."""
+    counts: Counter[str] = Counter()
+    with audit.open("rb") as log:
+        log.seek(since)
+        for line in log:
+            entry = json.loads(line)
+            if entry["type"] == "request":
+                folder = "/".join(entry["request"]["path"].split("/")[: 3 if "connectors/data" in line.decode() else 2])
+                kind = REFRESHING.get((entry["request"]["operation"], folder))
+                if kind is not None:
+                    counts[kind] += 1
+    return counts
+
+
+def at(values: Sequence[float], share: float) -> float:
+    """A percentile."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+async def run(count: int, ttl: int, seconds: float) -> None:
+    """All of it."""
+    book.MOST_ENTRIES = 10 * count + int(count * seconds / max(ttl, 1) * 4) + 10_000
+    async with AsyncExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        settings = EmbeddedSettings(audit_max_bytes=1 << 40)
+        vault = await stack.enter_async_context(EmbeddedVault(StateLayout.at(scratch / "s"), settings))
+        sim: Simulator = await stack.enter_async_context(running(SimulatorSettings(clients=())))
+        sim.record = tokens = Tokens()
+        replicas: list[ReplicaProcess] = []
+        for number in range(REPLICAS):
+            replica = replica_process(
+                opened(vault).address, vault.secret_id_file, scratch / "keys", scratch / f"replica-{number}"
+            )
+            replicas.append(await stack.enter_async_context(replica))
+        servers = [replica.server for replica in replicas]
+        admin = servers[0].admin
+        first = await make_account(servers[0], sim, access_lifetime=ttl)
+        names = await store_all(admin, first, count, ttl)
+        key = await admin.create_key([access.ROLE_APP, access.ROLE_TOKEN_READER], ["*"])
+        print(f"{count} credentials, tokens of {ttl} s, {REPLICAS} replicas, {seconds:.0f} s of load")
+        processes = {f"replica {number}": replica.process.pid for number, replica in enumerate(replicas)}
+        processes["OpenBao"] = vault.pid or 0
+        since, before = vault.layout.audit.stat().st_size, {name: cpu_seconds(pid) for name, pid in processes.items()}
+        began = len(tokens.asked)
+        use = await use_all(servers, key, names, time.monotonic() + seconds)
+        cpu = {name: cpu_seconds(pid) - before[name] for name, pid in processes.items()}
+        operations = vault_operations(vault.layout.audit, since)
+        report(use, await all_credentials(admin, names), tokens.asked[began:], operations, cpu)
+
+
+def report(
+    use: Use,
+    found: Sequence[pb.Credential],
+    asked: Sequence[SeenRequest],
+    operations: Counter[str],
+    cpu: dict[str, float],
+) -> None:
+    """The figures."""
+    refreshes = sum(credential.generation - 1 for credential in found)
+    active = sum(credential.state == pb.Credential.STATE_ACTIVE for credential in found)
+    took = [
+        credential.update_time.ToMicroseconds() / 1e6 - credential.refresh_time.ToMicroseconds() / 1e6
+        for credential in found
+        if credential.generation > 1
+    ]
+    refused = sum(seen.status != 200 for seen in asked)
+    print(f"credentials that are ACTIVE            {active} of {len(found)}")
+    print(f"refreshes                              {refreshes}")
+    print(f"provider calls a refresh               {len(asked) / refreshes:.3f}   ({refused} refused)")
+    print(f"401s that an app saw                   {use.answers['Call 401']}")
+    print(f"sent to stored, p50 / p99              {statistics.median(took) * 1e3:.1f} / {at(took, 0.99) * 1e3:.1f} ms")
+    print(f"a use, p50 / p99 / longest             {at(use.seconds, 0.5) * 1e3:.1f} / {at(use.seconds, 0.99) * 1e3:.1f}"
+          f" / {max(use.seconds) * 1e3:.0f} ms")  # fmt: skip
+    print(f"uses                                   {len(use.seconds)}: {dict(use.answers)}")
+    print(f"Vault operations a refresh             {sum(operations.values()) / refreshes:.2f}")
+    for kind, times in sorted(operations.items()):
+        print(f"  {kind:<36} {times / refreshes:.2f}")
+    for name, used in cpu.items():
+        print(f"CPU of {name:<31} {used / refreshes * 1e3:.1f} ms a refresh, uses included ({used:.1f} s)")
+
+
+def main() -> None:
+    """Read the flags and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--credentials", type=int, default=1000)
+    parser.add_argument("--ttl", type=int, default=60, help="seconds that an access token lives")
+    parser.add_argument("--seconds", type=float, default=60, help="how long the load lasts")
+    given = parser.parse_args()
+    asyncio.run(run(given.credentials, given.ttl, given.seconds))
+
+
+if __name__ == "__main__":
+    main()
