@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from connectors_grpc.inject.memo import LONGEST, Memo, secretive
+
 Fields = list[tuple[bytes, bytes]]
 
 CHUNKED = -1
@@ -71,6 +73,15 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 _KNOWN: dict[bytes, bytes | None] = {}
 """Names seen, valid by `_NAME`: None if the line decides nothing. A cache, bounded by _MOST_KNOWN."""
 _MOST_KNOWN = 2048
+_LINES: Memo[bytes, tuple[bytes, bytes]] = Memo()
+"""Whole lines seen, valid, that decide nothing and can hold no key, with name and value."""
+_DECIDING: Memo[bytes, tuple[bytes, bytes, bytes]] = Memo()
+"""Lines seen, valid, that decide something but show no key: what they decide, name, value."""
+
+
+def forget_lines() -> None:
+    """Nothing that an upstream said by mistake is remembered any longer."""
+    _LINES.clear()
 
 
 def still_text(part: bytes, before: bytes) -> bool:
@@ -131,15 +142,11 @@ def parse_trailers(section: bytes) -> Fields:
 
 
 def _lines(head: bytes) -> list[bytes]:
+    """The lines, not looked at: what is in a line is checked where the line is read for the first time."""
     if len(head) > LONGEST_HEAD:
         raise Malformed("The head is too large.", 431)
     lines = head[:-4].split(b"\r\n")
-    ends = len(lines) + 1
-    if (
-        head.translate(None, _PRINTED) != b"\r\n" * ends
-    ):  # one pass: what is left must be the line ends, and nothing else
-        raise Malformed("The head has a control character, or a bare CR or LF.")
-    if ends > MOST_FIELDS + 2:
+    if len(lines) > MOST_FIELDS + 1:
         raise Malformed("The head has too many lines.", 431)
     return lines
 
@@ -147,30 +154,48 @@ def _lines(head: bytes) -> list[bytes]:
 def _fields(
     lines: list[bytes], *, request: bool = True
 ) -> tuple[Fields, dict[bytes, bytes], list[tuple[bytes, bytes]]]:
-    fields: Fields = []
+    del lines[0]
     marks: dict[bytes, bytes] = {}
     shown: list[tuple[bytes, bytes]] = []
-    known = _KNOWN
-    append = fields.append
-    every = iter(lines)
-    next(every)
-    for line in every:
-        name, colon, value = line.partition(b":")
-        if not colon:  # asked of every line: the cache below knows names, not lines
-            raise Malformed("A header line has no colon.")
-        value = value.strip()
-        append((name, value))
-        try:
-            mark = known[name]
-        except KeyError:
-            mark = _judge(name)
-        if mark is not None:
+    fields = list(map(_LINES.get, lines))
+    for at, pair in enumerate(fields):
+        if pair is None:
+            line = lines[at]
+            deciding = _DECIDING.get(line)
+            if deciding is None:
+                mark, name, value = _line(line)
+                fields[at] = name, value
+                if mark is None:
+                    continue
+            else:
+                mark, name, value = deciding
+                fields[at] = name, value
             if mark in marks:
                 value = _again(marks, mark, value, request)
             marks[mark] = value
             if mark in SHOWN:
                 shown.append((mark, value))
-    return fields, marks, shown
+    return fields, marks, shown  # type: ignore[return-value]
+
+
+def _line(line: bytes) -> tuple[bytes | None, bytes, bytes]:
+    """Read a line for the first time. Raises: Malformed."""
+    if line.translate(None, _PRINTED):
+        raise Malformed("The head has a control character, or a bare CR or LF.")
+    name, colon, value = line.partition(b":")
+    if not colon:
+        raise Malformed("A header line has no colon.")
+    value = value.strip()
+    try:
+        mark = _KNOWN[name]
+    except KeyError:
+        mark = _judge(name)
+    if len(line) <= LONGEST and mark not in SHOWN and not secretive(name):
+        if mark is None:
+            _LINES.keep(line, (name, value))
+        else:
+            _DECIDING.keep(line, (mark, name, value))
+    return mark, name, value
 
 
 def _again(marks: dict[bytes, bytes], mark: bytes, value: bytes, request: bool) -> bytes:

@@ -297,5 +297,5 @@ def test_the_cache_of_verdicts_is_bounded() -> None:
         line = [(b"X-%d" % number, b"1")]
         assert len(mine.request_headers(line)) == 3
         assert mine.response_headers(line) == line
-    assert len(mine.verdicts) <= 512
-    assert len(mine.back) <= 512
+    assert len(mine.policy.verdicts) <= 512
+    assert len(mine.policy.back) <= 512

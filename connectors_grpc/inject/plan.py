@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Self
 from urllib.parse import quote_plus, unquote_plus, urlsplit
 
+from connectors_grpc.inject.memo import LONGEST, Memo, secretive
 from connectors_grpc.inject.target import Target, authority, comparable
 from connectors_grpc.inject.templates import Injection
 
@@ -26,12 +28,74 @@ CREDENTIALS = frozenset((b"authorization", b"x-api-key"))
 """Where SDKs put the app's own key: overwritten or dropped in any case."""
 
 
+LINKED = frozenset((b"location", b"content-location", b"link"))
+"""May point at the upstream."""
+_LINK_SIZES = frozenset(map(len, LINKED))
+
+
 class HostNotAllowed(Exception):
     """The host was not sealed with the credential. `args[0]` is the authority."""
 
 
 class PathNotAllowed(Exception):
     """The path is one of the provider's OAuth endpoints."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Policy:
+    """What plans of one integration have in common: what becomes of a line, by name and whole. Holds no secret.
+
+    `verdicts` and `back` are by name; `sent` and `returned` by line, with `b""` for a line that is dropped. The lines of `quiet`
+    names are not remembered.
+    """
+
+    drop: frozenset[bytes]
+    defaults: frozenset[bytes]
+    pass_cookies: bool
+    verdicts: dict[bytes, int] = field(default_factory=dict)
+    back: dict[bytes, int] = field(default_factory=dict)
+    sent: Memo[tuple[bytes, bytes], bytes] = field(default_factory=Memo)
+    returned: Memo[tuple[bytes, bytes], bytes] = field(default_factory=Memo)
+    quiet: set[bytes] = field(default_factory=set)
+
+    def judge(self, name: bytes) -> int:
+        """What becomes of an app's line."""
+        normal = _normal(name)
+        if normal == b"connection":
+            verdict = _CONNECTION
+        elif normal in self.drop or normal.startswith((b"x-connectors-", b"x-forwarded-")):
+            verdict = _DROP
+        elif normal in (b"cookie", b"cookie2"):
+            verdict = _PASS if self.pass_cookies else _DROP
+        else:
+            verdict = _DEFAULTED if normal in self.defaults else _PASS
+        return self._note(self.verdicts, name, verdict)
+
+    def judge_back(self, name: bytes) -> int:
+        """What becomes of an upstream's line."""
+        normal = _normal(name)
+        if normal == b"connection":
+            verdict = _CONNECTION
+        elif normal in _NOT_BACK or normal.startswith(b"x-connectors-"):
+            verdict = _DROP
+        elif normal in (b"set-cookie", b"set-cookie2"):
+            verdict = _PASS if self.pass_cookies else _DROP
+        else:
+            verdict = _PASS
+        return self._note(self.back, name, verdict)
+
+    def _note(self, verdicts: dict[bytes, int], name: bytes, verdict: int) -> int:
+        if len(verdicts) < _MOST_VERDICTS and len(name) <= _LONGEST_VERDICT:
+            verdicts[name] = verdict
+            if secretive(name) or name.lower() in LINKED:
+                self.quiet.add(name)
+        return verdict
+
+
+@lru_cache(maxsize=256)
+def _policy(drop: frozenset[bytes], defaults: frozenset[bytes], pass_cookies: bool) -> Policy:
+    """One for all tenants of an integration."""
+    return Policy(drop, defaults, pass_cookies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +105,15 @@ class Plan:
     scheme: str
     authority: bytes
     base_path: bytes
-    drop: frozenset[bytes]
+    policy: Policy
     injected: tuple[tuple[bytes, bytes], ...]
     defaults: tuple[tuple[bytes, bytes, bytes], ...]
     query: tuple[tuple[str, str], ...]
     refused: frozenset[bytes]
-    pass_cookies: bool
     secrets: tuple[bytes, ...]
-    verdicts: dict[bytes, int] = field(default_factory=dict, compare=False)
-    back: dict[bytes, int] = field(default_factory=dict, compare=False)
+    before: bytes
+    after: bytes
+    default_lines: tuple[tuple[bytes, bytes], ...]
 
     def __repr__(self) -> str:
         return f"Plan({self.authority.decode()})"
@@ -78,13 +142,15 @@ class Plan:
             scheme=parts.scheme,
             authority=where.encode(),
             base_path=parts.path.rstrip("/").encode(),
-            drop=names | CREDENTIALS | CONTROL | FORWARDING | HOP_BY_HOP | {b"host"},
+            policy=_policy(names | _NEVER, frozenset(entry[0] for entry in defaults) - names, pass_cookies),
             injected=injected,
             defaults=tuple(entry for entry in defaults if entry[0] not in names),
             query=query,
             refused=frozenset(comparable(urlsplit(u).path.encode()) for u in refused_urls if authority(u) == where),
-            pass_cookies=pass_cookies,
             secrets=_traces(injected, query),
+            before=b"Host: %b\r\n" % where.encode(),
+            after=b"".join([b"%b: %b\r\n" % pair for pair in injected]),
+            default_lines=tuple((entry[0], b"%b: %b\r\n" % entry[1:]) for entry in defaults if entry[0] not in names),
         )
 
     def target(self, asked: Target) -> bytes:
@@ -115,14 +181,14 @@ class Plan:
         `Content-Length` passes here.
         """
         out = [(b"Host", self.authority)]
-        verdicts = self.verdicts
+        verdicts = self.policy.verdicts
         given: list[bytes] = []
         named: frozenset[bytes] = frozenset()
         for pair in headers:
             name, value = pair
             verdict = verdicts.get(name)
             if verdict is None:
-                verdict = self._judge(name)
+                verdict = self.policy.judge(name)
             if verdict == _PASS:
                 out.append(pair)
             elif verdict == _DEFAULTED:
@@ -139,24 +205,58 @@ class Plan:
         out.extend(self.injected)
         return out
 
+    def request_block(self, headers: Headers) -> bytes:
+        """`request_headers` as they are written, each line with its end: what the hot path sends."""
+        policy = self.policy
+        out = list(map(policy.sent.get, headers))
+        given: list[bytes] = []
+        for at, line in enumerate(out):
+            if line is None:
+                pair = headers[at]
+                name = pair[0]
+                verdict = policy.verdicts.get(name)
+                if verdict is None:
+                    verdict = policy.judge(name)
+                if verdict == _DROP and name in policy.quiet:  # the app's own key, nearly always
+                    out[at] = b""
+                elif verdict == _DEFAULTED:
+                    given.append(_normal(name))
+                    out[at] = b"%b: %b\r\n" % pair
+                else:
+                    out[at] = _line(pair, verdict, policy.sent, name in policy.verdicts and name not in policy.quiet)
+                    if out[at] is None:
+                        return b"".join([b"%b: %b\r\n" % each for each in self.request_headers(headers)])
+        for normal, default in self.default_lines:
+            if normal not in given:
+                out.append(default)
+        return self.before + b"".join(out) + self.after  # type: ignore[arg-type]
+
+    def response_block(self, headers: Headers) -> bytes | None:
+        """`response_headers` as they are written; None if a line needs a closer look: a link, an echo, names in `Connection`."""
+        policy = self.policy
+        out = list(map(policy.returned.get, headers))
+        if None in out:
+            for at, line in enumerate(out):
+                if line is None:
+                    name = headers[at][0]
+                    verdict = policy.back.get(name)
+                    if verdict is None:
+                        verdict = policy.judge_back(name)
+                    out[at] = line = _line(
+                        headers[at], verdict, policy.returned, name in policy.back and name not in policy.quiet
+                    )
+                    if line is None or (len(name) in _LINK_SIZES and name.lower() in LINKED):
+                        return None
+        block = b"".join(out)  # type: ignore[arg-type]
+        for secret in self.secrets:
+            if secret in block:
+                policy.returned.clear()  # an echo is not remembered
+                return None
+        return block
+
     def passed(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """The lines of the app's that may go out beside the credential: for trailers. None replaces one of ours."""
-        verdicts = self.verdicts
-        return [pair for pair in headers if verdicts.get(pair[0], self._judge(pair[0])) == _PASS]
-
-    def _judge(self, name: bytes) -> int:
-        normal = _normal(name)
-        if normal == b"connection":
-            verdict = _CONNECTION
-        elif normal in self.drop or normal.startswith((b"x-connectors-", b"x-forwarded-")):
-            verdict = _DROP
-        elif normal in (b"cookie", b"cookie2"):
-            verdict = _PASS if self.pass_cookies else _DROP
-        else:
-            verdict = _DEFAULTED if any(normal == entry[0] for entry in self.defaults) else _PASS
-        if len(self.verdicts) < _MOST_VERDICTS and len(name) <= _LONGEST_VERDICT:
-            self.verdicts[name] = verdict
-        return verdict
+        return [pair for pair in headers if self.policy.judge(pair[0]) == _PASS]
 
     def response_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """The header lines to pass back, in order, duplicates kept.
@@ -164,13 +264,13 @@ class Plan:
         Without hop-by-hop lines, `Alt-Svc`, cookies (unless they pass), what only we may say (attack 35), and any line in
         which the upstream echoes the credential (attacks 24, 34).
         """
-        verdicts = self.back
+        verdicts = self.policy.back
         out = []
         named: frozenset[bytes] = frozenset()
         for pair in headers:
             verdict = verdicts.get(pair[0])
             if verdict is None:
-                verdict = self._judge_back(pair[0])
+                verdict = self.policy.judge_back(pair[0])
             if verdict == _PASS:
                 out.append(pair)
             elif verdict == _CONNECTION and pair[1] not in _USUAL:
@@ -184,22 +284,23 @@ class Plan:
                 out = [pair for pair in out if not any(secret in pair[1] for secret in self.secrets)]
         return out
 
-    def _judge_back(self, name: bytes) -> int:
-        normal = _normal(name)
-        if normal == b"connection":
-            verdict = _CONNECTION
-        elif normal in _NOT_BACK or normal.startswith(b"x-connectors-"):
-            verdict = _DROP
-        elif normal in (b"set-cookie", b"set-cookie2"):
-            verdict = _PASS if self.pass_cookies else _DROP
-        else:
-            verdict = _PASS
-        if len(self.back) < _MOST_VERDICTS and len(name) <= _LONGEST_VERDICT:
-            self.back[name] = verdict
-        return verdict
+
+def _line(pair: tuple[bytes, bytes], verdict: int, memo: Memo[tuple[bytes, bytes], bytes], keep: bool) -> bytes | None:
+    """A line that is not remembered, as it is written; None if name and value alone don't settle it."""
+    value = pair[1]
+    if verdict == _PASS:
+        line = b"%b: %b\r\n" % pair
+    elif verdict == _DROP or (verdict == _CONNECTION and value in _USUAL):
+        line = b""
+    else:
+        return None
+    if keep and len(value) <= LONGEST:
+        memo.keep(pair, line)
+    return line
 
 
 _DROP, _PASS, _DEFAULTED, _CONNECTION = range(4)
+_NEVER = CREDENTIALS | CONTROL | FORWARDING | HOP_BY_HOP | {b"host"}
 _USUAL = frozenset((b"keep-alive", b"Keep-Alive", b"close"))
 """What Connection says nearly always; it names no field that is not dropped anyway."""
 _NEVER_NAMED = frozenset((b"host", b"content-length"))

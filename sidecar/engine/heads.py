@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from connectors_grpc.inject import Plan, Target
-from sidecar.framing import CHUNKED, Fields, RequestHead, ResponseHead
+from connectors_grpc.inject.target import authority
+from sidecar.framing import CHUNKED, Fields, RequestHead, ResponseHead, forget_lines
 from sidecar.held import Held
 from sidecar.rewrite import Addressing, has_links, rewrite
 from sidecar.route import Route
@@ -13,12 +16,8 @@ _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"host", b"expect
 
 def request(head: RequestHead, plan: Plan, target: Target) -> bytes:
     """What goes to the provider. Raises: PathNotAllowed."""
-    lines = [head.method + b" " + plan.target(target) + b" HTTP/1.1"]
-    lines += map(b": ".join, plan.request_headers(head.fields))
-    if head.length == CHUNKED:
-        lines.append(b"Transfer-Encoding: chunked")
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+    end = b"Transfer-Encoding: chunked\r\n\r\n" if head.length == CHUNKED else b"\r\n"
+    return b"%b %b HTTP/1.1\r\n%b%b" % (head.method, plan.target(target), plan.request_block(head.fields), end)
 
 
 def request_trailers(fields: Fields, plan: Plan) -> Fields:
@@ -39,18 +38,44 @@ def response(
     response: ResponseHead, held: Held, route: Route, head: RequestHead, *, chunked: bool, keep_alive: bool
 ) -> bytes:
     """What goes to the app."""
+    block = held.plan.response_block(response.fields)
+    if block is None:
+        block = _closely(response, held, route, head)
+    return _answer(response.status, response.status_text, block, route, chunked=chunked, keep_alive=keep_alive)
+
+
+def relayed(
+    status: int, fields: Fields, base_url: str, route: Route, head: RequestHead, *, chunked: bool, keep_alive: bool
+) -> bytes:
+    """What goes to the app where the server made the call: the fields are already those that pass."""
+    if has_links(fields):
+        parts = urlsplit(base_url)
+        where = Addressing(
+            _ours(route, head), parts.scheme.encode(), authority(base_url).encode(), parts.path.rstrip("/").encode()
+        )
+        fields = rewrite(fields, where)
+    block = b"".join([b"%b: %b\r\n" % pair for pair in fields])
+    return _answer(status, b"", block, route, chunked=chunked, keep_alive=keep_alive)
+
+
+def _ours(route: Route, head: RequestHead) -> bytes:
+    return b"http://" + head.marks[b"host"] + route.prefix
+
+
+def _answer(status: int, text: bytes, block: bytes, route: Route, *, chunked: bool, keep_alive: bool) -> bytes:
+    end = b"Vary: X-Tenant-Id\r\n" if route.vary else b""
+    if chunked:
+        end += b"Transfer-Encoding: chunked\r\n"
+    if not keep_alive:
+        end += b"Connection: close\r\n"
+    return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, text, block, end)
+
+
+def _closely(response: ResponseHead, held: Held, route: Route, head: RequestHead) -> bytes:
+    """Lines that point at the upstream, or echo the credential, among the rest."""
+    forget_lines()
     plan = held.plan
     fields = plan.response_headers(response.fields)
     if has_links(fields):
-        ours = b"http://" + head.marks[b"host"] + route.prefix
-        fields = rewrite(fields, Addressing(ours, plan.scheme.encode(), plan.authority, plan.base_path))
-    lines = [b"HTTP/1.1 %d %b" % (response.status, response.status_text)]
-    lines += map(b": ".join, fields)
-    if route.vary:
-        lines.append(b"Vary: X-Tenant-Id")
-    if chunked:
-        lines.append(b"Transfer-Encoding: chunked")
-    if not keep_alive:
-        lines.append(b"Connection: close")
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+        fields = rewrite(fields, Addressing(_ours(route, head), plan.scheme.encode(), plan.authority, plan.base_path))
+    return b"".join([b"%b: %b\r\n" % pair for pair in fields])
