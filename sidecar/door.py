@@ -39,20 +39,24 @@ def app_key(shown: list[tuple[bytes, bytes]], *, required: bool) -> AppKey | Non
     """
     if len(shown) == 1 and shown[0][1].startswith(b"Bearer cnk_"):  # nearly always
         return _read(shown[0][1][7:])
+    text = key_text(shown, required=required)
+    return None if text is None else _read(text)
+
+
+def key_text(shown: list[tuple[bytes, bytes]], *, required: bool) -> bytes | None:
+    """The text of that key, as it was shown. Raises: Problem, as app_key."""
     for name, value in shown:
         if name == b"x-connectors-key":
-            return _read(value)
+            return value
     found: bytes | None = None
     for name, value in shown:
         for candidate in _candidates(name, value):
             if found is not None and candidate != found:
                 raise Problem("API_KEY_INVALID", "Two different app keys came with the request: send one.")
             found = candidate
-    if found is not None:
-        return _read(found)
-    if required:
+    if found is None and required:
         raise Problem("API_KEY_INVALID" if shown else "API_KEY_MISSING")
-    return None
+    return found
 
 
 def _candidates(name: bytes, value: bytes) -> list[bytes]:

@@ -15,6 +15,7 @@ import uvloop
 from connectors_grpc import logs
 from sidecar.engine import Engine
 from sidecar.engine.dial import tls_context
+from sidecar.engine.relayed import Relaying
 from sidecar.leases import Leases
 from sidecar.listeners import listen, listen_for_metrics
 from sidecar.metrics import Metrics
@@ -59,10 +60,14 @@ async def _serve(
     stop: asyncio.Event,
 ) -> None:
     leases = Leases(server, tasks, clock=asyncio.get_running_loop().time)
-    engine = Engine(leases, tasks, limits=settings.limits, tls=tls, metrics=Metrics(), reachable=server.reachable)
+    relay = Relaying(server.call_stream, settings.relay_key) if settings.relay else None
+    engine = Engine(
+        leases, tasks, limits=settings.limits, tls=tls, metrics=Metrics(), reachable=server.reachable, relay=relay
+    )
     servers = await _open(settings, engine, ready)
     try:
-        tasks.create_task(watch(server, leases))
+        if relay is None:
+            tasks.create_task(watch(server, leases))
         tasks.create_task(engine.keep_time())
         gc.collect()
         gc.freeze()  # what lives as long as the process is not looked at again by the collector
@@ -144,6 +149,10 @@ Examples:
 @click.option("--host-name", "host_names", envvar="CONNECTORS_SIDECAR_HOST_NAMES", multiple=True,
               help="Another name by which apps may call (in Host). Repeatable.")  # fmt: skip
 @click.option("--metrics-listen", envvar="CONNECTORS_SIDECAR_METRICS_LISTEN", help="Loopback host:port of /-/metrics.")
+@click.option("--relay", envvar="CONNECTORS_SIDECAR_RELAY", is_flag=True,
+              help="Let the server make every call, with the app's key: no credential ever reaches this machine.")  # fmt: skip
+@click.option("--app-key-file", envvar="CONNECTORS_APP_KEY_FILE",
+              help="With --relay: file with the app key of apps that show none (Unix socket, --open).")  # fmt: skip
 @click.option("--log-level", envvar="CONNECTORS_LOG_LEVEL", default="info", show_default=True,
               type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")  # fmt: skip
 def command(
@@ -156,6 +165,8 @@ def command(
     maps: tuple[str, ...],
     host_names: tuple[str, ...],
     metrics_listen: str | None,
+    relay: bool,
+    app_key_file: str | None,
     log_level: str,
 ) -> None:
     """Parse, run, and say what is wrong in one line."""
@@ -170,6 +181,8 @@ def command(
             maps=maps,
             host_names=host_names,
             metrics_listen=metrics_listen,
+            relay=relay,
+            app_key_file=app_key_file,
         )
         logs.configure(log_level)
         uvloop.run(run(settings, lambda address: click.echo(f"sidecar listens on {address}")))

@@ -96,9 +96,13 @@ class Server:
         try:
             answer = await self._stub.Lease(request, timeout=self._deadline, metadata=self._metadata())
         except grpc.aio.AioRpcError as error:
-            raise _translate(error) from None
+            raise translate(error) from None
         assert isinstance(answer, pb.LeaseResponse)
         return answer
+
+    def call_stream(self, key: Secret) -> Any:
+        """One streamed call with an app's key: `write`, `done_writing` and `read` of grpc.aio. Errors: `translate`."""
+        return self._stub.CallStream(metadata=[("authorization", f"Bearer {key.reveal()}")])
 
     async def events(self) -> AsyncIterator[pb.WatchLeasesResponse]:
         """One watch until it breaks; the caller begins again. Raises: Denied, Unreachable."""
@@ -113,7 +117,7 @@ class Server:
         except TimeoutError:
             raise Unreachable from None
         except grpc.aio.AioRpcError as error:
-            raise _translate(error) from None
+            raise translate(error) from None
         finally:
             call.cancel()
 
@@ -129,7 +133,8 @@ def draw() -> float:
     return random.random()  # noqa: S311
 
 
-def _translate(error: grpc.aio.AioRpcError) -> Denied | Unreachable:
+def translate(error: grpc.aio.AioRpcError) -> Denied | Unreachable:
+    """What a failed call means."""
     info, retry_after = _details(error)
     code = error.code()
     if info is not None and info.reason not in _TRANSIENT:

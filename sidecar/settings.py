@@ -62,7 +62,10 @@ class Dedicated:
 
 @dataclass(frozen=True, slots=True)
 class SidecarSettings:
-    """All of it. `open_door`: no app key is asked for on loopback."""
+    """All of it. `open_door`: no app key is asked for on loopback.
+
+    `relay`: the server makes the calls; `relay_key` is then the app key of those who show none.
+    """
 
     listen: Listen = field(default_factory=lambda: Tcp("127.0.0.1", 15001))
     server: Address = field(default_factory=lambda: Address(DEFAULT_SERVER))
@@ -71,6 +74,8 @@ class SidecarSettings:
     upstream_ca: Path | None = None
     dedicated: tuple[Dedicated, ...] = ()
     metrics_listen: Tcp | None = None
+    relay: bool = False
+    relay_key: Secret | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -85,20 +90,26 @@ def parse(
     maps: Iterable[str] = (),
     host_names: Iterable[str] = (),
     metrics_listen: str | None = None,
+    relay: bool = False,
+    app_key_file: str | None = None,
     limits: Limits | None = None,
 ) -> SidecarSettings:
     """From options or environment, as text. Raises: SettingsRefused."""
     metrics = _listen("--metrics-listen", metrics_listen) if metrics_listen else None
     if isinstance(metrics, Unix):
         raise SettingsRefused("--metrics-listen", "must be host:port on loopback")
+    if app_key_file and not relay:
+        raise SettingsRefused("--app-key-file", "is for --relay only")
     return SidecarSettings(
         listen=_listen("--listen", listen),
-        server=_server(server, ca_file, _key(key_file)),
+        server=_server(server, ca_file, _key("--key-file", key_file)),
         open_door=open_door,
         host_names=frozenset(_name(name) for name in host_names),
         upstream_ca=_file("--upstream-ca", upstream_ca),
         dedicated=tuple(_dedicated(entry) for entry in maps),
         metrics_listen=metrics,
+        relay=relay,
+        relay_key=_key("--app-key-file", app_key_file),
         limits=limits or Limits(),
     )
 
@@ -150,13 +161,14 @@ def _server(text: str, ca_file: str | None, key: Secret | None) -> Address:
     return Address(target, key, tls, ca)
 
 
-def _key(key_file: str | None) -> Secret | None:
-    path = _file("--key-file", key_file)
+def _key(name: str, key_file: str | None) -> Secret | None:
+    path = _file(name, key_file)
     if path is None:
         return None
     text = path.read_text(encoding="ascii", errors="replace").strip()
     if re.fullmatch(r"[\x21-\x7e]{16,512}", text) is None:
-        raise SettingsRefused("--key-file", "must hold one API key of the role `sidecar`, on one line")
+        role = "app" if name == "--app-key-file" else "sidecar"
+        raise SettingsRefused(name, f"must hold one API key of the role `{role}`, on one line")
     return Secret(text)
 
 

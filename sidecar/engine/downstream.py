@@ -6,13 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from sidecar.admission import Door, admit, check_host
-from sidecar.engine.exchange import Exchange, problem_of
+from sidecar.engine.exchange import problem_of
 from sidecar.framing import LONGEST_HEAD, Malformed, RequestHead, parse_request, still_text
 from sidecar.problem import Problem, answer, plain
 from sidecar.route import READY, health
 
 if TYPE_CHECKING:
     from sidecar.engine.engine import Engine
+    from sidecar.engine.exchange import Exchange
 
 _AHEAD, _UPLOAD = 1, 2
 
@@ -151,7 +152,7 @@ class Downstream(asyncio.BufferedProtocol):
     def _begin(self, head: RequestHead, data: bytes) -> None:
         self.keep_alive = head.keep_alive
         engine = self.engine
-        exchange = self.exchange = Exchange(engine, self, head)
+        exchange = self.exchange = engine.exchange(engine, self, head)
         engine.exchanges.add(exchange)
         try:
             check_host(head, self.door)

@@ -12,6 +12,7 @@ from sidecar.admission import Door
 from sidecar.engine.downstream import Downstream
 from sidecar.engine.exchange import Exchange
 from sidecar.engine.pool import Origin
+from sidecar.engine.relayed import Relayed, Relaying
 from sidecar.held import OriginKey
 from sidecar.leases import Leases
 from sidecar.limits import Limits
@@ -35,6 +36,7 @@ class Engine:
         tls: ssl.SSLContext,
         metrics: Metrics,
         reachable: Callable[[], bool],
+        relay: Relaying | None = None,
     ) -> None:
         self.leases = leases
         self.limits = limits
@@ -47,6 +49,8 @@ class Engine:
         self.origins: dict[OriginKey, Origin] = {}
         self.kept_total = 0
         self.draining = False
+        self.relay = relay
+        self.exchange: type[Exchange] = Exchange if relay is None else Relayed
         self._tasks = tasks
         self._reachable = reachable
         self._idle = asyncio.Event()
