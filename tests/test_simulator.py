@@ -24,6 +24,7 @@ from connectors_grpc.simulator import (
     Account,
     Client,
     Endpoint,
+    Habit,
     Misbehaviour,
     Queued,
     RotatingAtOnce,
@@ -591,8 +592,8 @@ async def test_a_queued_reply_can_be_for_one_client_and_one_endpoint(at: Setting
 
 async def test_a_clients_own_misbehaviour_is_the_same_under_the_same_seed() -> None:
     """A share of the replies is wrong, and which ones can be foretold."""
-    wrong = (Misbehaviour.UNAVAILABLE, Misbehaviour.RATE_LIMITED)
-    client = replace(CLIENT, misbehaves=wrong, misbehaviour_rate=0.5)
+    wrong = (Habit(Misbehaviour.UNAVAILABLE, 0.25), Habit(Misbehaviour.RATE_LIMITED, 0.25))
+    client = replace(CLIENT, misbehaves=wrong)
 
     async def statuses(seed: int) -> list[int]:
         async with a_setting(replace(SETTINGS, clients=(client,), seed=seed)) as at:

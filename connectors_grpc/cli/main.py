@@ -21,7 +21,7 @@ COMMANDS = {
     "up": Lazy(f"{_C}.run", "up", "Run it all on this machine: OpenBao, server, sidecar, and a demo."),
     "serve": Lazy(f"{_C}.run", "serve", "Run the server alone, on an existing Vault."),
     "sidecar": Lazy("sidecar.main", "command", "Run the sidecar."),
-    "simulate": Lazy(f"{_C}.run", "simulate", "Run a simulated OAuth provider."),
+    "simulate": Lazy(f"{_C}.simulate", "simulate", "Run a simulated OAuth provider."),
     "tenant": Lazy(f"{_C}.tenant", "tenant", "Tenants: create, list, suspend, delete."),
     "integration": Lazy(f"{_C}.integration", "integration", "Integrations and their OAuth clients."),
     "credential": Lazy(f"{_C}.credential", "credential", "Credentials: connect, set, refresh, revoke."),

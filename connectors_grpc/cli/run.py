@@ -1,11 +1,9 @@
-"""`connectors up`, `serve` and `simulate`: the processes. Settings become flags here; what runs is elsewhere."""
+"""`connectors up` and `serve`: the processes. Settings become flags here; what runs is elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import secrets
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any, TypeVar
 import click
 
 from connectors_grpc import logs
-from connectors_grpc.addresses import Address, AddressInvalid
 from connectors_grpc.cli.base import ExampleCommand, missing_package
 from connectors_grpc.cli.errors import INTERRUPTED, USAGE
 from connectors_grpc.settings import (
@@ -138,66 +135,6 @@ def serve(config: Path | None, **flags: Any) -> None:
         raise SettingsRefused(str(error)) from None
     except ConnectorsError as error:
         raise click.ClickException(f"{error.reason}: {error.meaning.text}") from None
-
-
-@click.command(
-    cls=ExampleCommand,
-    examples=(
-        "connectors simulate --client-secret-file sim.secret --redirect-uri http://127.0.0.1:3000/oauth/callback/demo",
-        "connectors simulate --listen 127.0.0.1:0 --state-file sim.json --auto-consent",
-    ),
-)
-@click.option(
-    "--listen", default="127.0.0.1:15080", show_default=True, metavar="HOST:PORT", help="Loopback; port 0 for any."
-)
-@click.option(
-    "--client-secret-file", type=click.Path(path_type=Path), default=Path("simulator.secret"), show_default=True,
-    metavar="FILE", help="The secret of the client demo-client; made (0600) if there is no such file.",
-)  # fmt: skip
-@click.option(
-    "--redirect-uri", "redirect_uris", multiple=True, default=("http://127.0.0.1:3000/oauth/callback/demo",),
-    show_default=True, help="Where the client may be sent back to; may be repeated.",
-)  # fmt: skip
-@click.option(
-    "--state-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Keep tokens and notes here. Default: nothing is kept.",
-)
-@click.option("--auto-consent", is_flag=True, help="Consent at once, without a page.")
-def simulate(
-    listen: str, client_secret_file: Path, redirect_uris: tuple[str, ...], state_file: Path | None, auto_consent: bool
-) -> None:
-    """Run a simulated OAuth provider with a notes API. It is for trying things out, and says so on every page."""
-    from connectors_grpc.simulator import SimulatorSettings, StateFileInvalid, demo_client
-    from connectors_grpc.simulator import serve as serve_simulator
-
-    try:
-        address = Address.parse(listen)
-        client = demo_client(kept_secret(client_secret_file), *redirect_uris)
-        settings = SimulatorSettings(
-            clients=(client,), host=address.host, port=address.port, auto_consent=auto_consent, state_file=state_file
-        )
-    except (AddressInvalid, ValueError) as error:
-        raise click.BadParameter(str(error), param_hint="--listen") from None
-    try:
-        run_process(serve_simulator(settings, lambda url: click.echo(f"ready {url}")))
-    except StateFileInvalid as error:
-        raise click.ClickException(f"--state-file {state_file}: {error}") from None
-
-
-def kept_secret(path: Path) -> str:
-    """The secret in a file of ours; a new one where there is no file.  Raises: ClickException."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return path.read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise click.ClickException(f"--client-secret-file: {path} can't be written: {error.strerror}.") from None
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        secret = secrets.token_urlsafe(32)
-        stream.write(secret)
-    return secret
 
 
 def run_process(work: Coroutine[Any, Any, None]) -> None:

@@ -4,7 +4,7 @@ It is a simulator and says so on every page. It knows nothing of the platform's 
 """
 
 from connectors_grpc.simulator.app import create_app
-from connectors_grpc.simulator.misbehaviour import Endpoint, Misbehaviour, Queued
+from connectors_grpc.simulator.misbehaviour import Endpoint, Habit, Misbehaviour, Queued
 from connectors_grpc.simulator.record import Record, SeenRequest, fingerprint
 from connectors_grpc.simulator.server import serve
 from connectors_grpc.simulator.settings import (
@@ -24,6 +24,7 @@ __all__ = [
     "Account",
     "Client",
     "Endpoint",
+    "Habit",
     "Misbehaviour",
     "Queued",
     "Record",

@@ -5,9 +5,14 @@ Values and pure decisions; how a wrong reply is put on the wire is `replies`' bu
 
 from __future__ import annotations
 
+import re
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Self
+
+RATE = re.compile(r"[01]?\.?[0-9]{1,6}")
 
 
 class Endpoint(Enum):
@@ -68,6 +73,30 @@ class Queued:
     on: Endpoint = Endpoint.TOKEN
 
 
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """A wrong reply that comes again and again. Units: `rate` is the share of requests, above 0 to 1."""
+
+    what: Misbehaviour
+    rate: float = 1.0
+    on: Endpoint = Endpoint.TOKEN
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`KIND`, `KIND:RATE`, and either with `@ENDPOINT`. Raises: ValueError, which says what is wanted."""
+        kind_and_rate, _, endpoint = text.partition("@")
+        kind, colon, rate = kind_and_rate.partition(":")
+        kinds, endpoints = [each.value for each in Misbehaviour], [each.value for each in Endpoint]
+        if kind.replace("-", "_") not in kinds:
+            raise ValueError(f"a kind is wanted, one of {', '.join(kinds)}")
+        if (endpoint and endpoint not in endpoints) or text.endswith("@"):
+            raise ValueError(f"after @ one of {', '.join(endpoints)} is wanted")
+        if colon and (RATE.fullmatch(rate) is None or not 0 < float(rate) <= 1):
+            raise ValueError("after : a rate above 0 up to 1 is wanted")
+        where = Endpoint(endpoint) if endpoint else Endpoint.TOKEN
+        return cls(Misbehaviour(kind.replace("-", "_")), float(rate) if colon else 1.0, where)
+
+
 NextReplies = deque[Misbehaviour | Queued]
 """Wrong replies in the order they come due. A bare Misbehaviour is for any client's next token request."""
 
@@ -82,11 +111,14 @@ def take(queue: NextReplies, endpoint: Endpoint, client_id: str | None) -> Misbe
     return None
 
 
-def draw(choices: tuple[Misbehaviour, ...], rate: float, number: int) -> Misbehaviour | None:
-    """A wrong reply or none, for a client that misbehaves at a rate.
+def draw(habits: Sequence[Habit], number: int) -> Misbehaviour | None:
+    """A wrong reply or none, each by its rate.
 
-    Units: `rate` is a share, 0 to 1. `number` is drawn evenly from 0 to 2**64 - 1.
+    Units: `number` is drawn evenly from 0 to 2**64 - 1. The rates' sum is at most 1.
     """
-    if not choices or (number >> 32) >= rate * 2**32:
-        return None
-    return choices[(number & 0xFFFFFFFF) % len(choices)]
+    left = number / 2**64
+    for habit in habits:
+        if left < habit.rate:
+            return habit.what
+        left -= habit.rate
+    return None

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from connectors_grpc.simulator.misbehaviour import Misbehaviour
+from connectors_grpc.simulator.misbehaviour import Endpoint, Habit, Misbehaviour
 
 DEMO_CLIENT_ID = "demo-client"
+SCOPES = ("notes.read", "notes.write", "offline_access")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Client:
     client_id: str
     client_secret: str | None = field(default=None, repr=False)
     redirect_uris: tuple[str, ...] = ()
-    scopes: tuple[str, ...] = ("notes.read", "notes.write", "offline_access")
+    scopes: tuple[str, ...] = SCOPES
     access_lifetime: float | None = 3600
     refresh_lifetime: float | None = None
     rotation: Rotation = RotatingAtOnce()
@@ -61,8 +62,18 @@ class Client:
     omit_refresh_token_on_refresh: bool = False
     omit_expires_in: bool = False
     extra_reply: Mapping[str, object] = field(default_factory=dict, repr=False)
-    misbehaves: tuple[Misbehaviour, ...] = ()
-    misbehaviour_rate: float = 1.0
+    misbehaves: tuple[Misbehaviour | Habit, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse habits that leave no room for each other. Raises: ValueError."""
+        for endpoint in Endpoint:
+            if sum(habit.rate for habit in self.habits(endpoint)) > 1 + 1e-9:
+                raise ValueError(f"the rates of what goes wrong at {endpoint.value} are more than 1 together")
+
+    def habits(self, endpoint: Endpoint) -> tuple[Habit, ...]:
+        """How it is answered wrongly there; a bare Misbehaviour is for each token request."""
+        habits = (each if isinstance(each, Habit) else Habit(each) for each in self.misbehaves)
+        return tuple(habit for habit in habits if habit.on is endpoint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,11 +51,12 @@ class Simulator:
         """How to answer this request wrongly: what is queued comes first, then the client's own habit."""
         queued = take(self.next_replies, endpoint, client_id)
         client = self.clients.get(client_id or "")
-        if queued is not None or client is None or endpoint is not Endpoint.TOKEN:
+        habits = client.habits(endpoint) if client else ()
+        if queued is not None or client is None or not habits:
             return queued
-        ordinal = self._drawn[client.client_id] = self._drawn.get(client.client_id, 0) + 1
-        number = int.from_bytes(self._mac(f"misbehaviour.{client.client_id}.{ordinal}")[:8], "big")
-        return draw(client.misbehaves, client.misbehaviour_rate, number)
+        label = f"misbehaviour.{endpoint.value}.{client.client_id}"
+        ordinal = self._drawn[label] = self._drawn.get(label, 0) + 1
+        return draw(habits, int.from_bytes(self._mac(f"{label}.{ordinal}")[:8], "big"))
 
     def changed(self) -> None:
         """Save what must survive a restart. Raises: OSError."""
