@@ -277,6 +277,11 @@ def client_violations(client: OAuthClient, oauth: OAuth | None = None) -> Violat
         yield from _client_secret(field, secret, client.key_id, oauth)
 
 
+def needs_secret(oauth: OAuth | None) -> bool:
+    """Whether a client of that definition can't do without a secret, or a key."""
+    return oauth is not None and (oauth.signs or oauth.client_authentication is not ClientAuthentication.NONE)
+
+
 def _client_secret(field: str, secret: Secret, key_id: str, oauth: OAuth | None) -> Violations:
     text = secret.reveal()
     if looks_like_key(text):

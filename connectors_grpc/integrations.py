@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from connectors_grpc import codec
-from connectors_grpc.definition_rules import client_violations, validate_definition
+from connectors_grpc.definition_rules import client_violations, needs_secret, validate_definition
 from connectors_grpc.domain.definition import Api, Integration, OAuth, OAuthClient, Source
 from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.domain.records import ApiKey, Tenant
-from connectors_grpc.errors import Conflict, ConnectorsError, FieldViolation, Reason, Undecipherable
+from connectors_grpc.errors import Conflict, ConnectorsError, FieldViolation, Reason, Undecipherable, invalid
 from connectors_grpc.ports import Audit, Change, Changes, Ciphers, Clock, Documents
 from connectors_grpc.recent import Recent
 from connectors_grpc.secret import Secret
@@ -173,6 +173,21 @@ class Integrations:
         ciphertext = await self._ciphers.encrypt(PLATFORM_KEY, context.encode(), plaintext)
         return SealedClient(client.client_id, ciphertext, client.key_id, len(every))
 
+    async def _sealed(
+        self, wanted: OAuthClient, there: SealedClient | None, oauth: OAuth | None, context: str
+    ) -> SealedClient:
+        """`wanted`, with the secrets that are stored if it brings none and is the same client. Raises: INVALID_FIELD."""
+        if wanted.secret is not None:
+            return await self._seal(wanted, context)
+        if there is not None and there.client_id == wanted.client_id and there.ciphertext:
+            return replace(there, key_id=wanted.key_id)
+        if needs_secret(oauth):
+            field = "integration.oauth_client.client_secret"
+            raise invalid(
+                field, "needed, unless `client_authentication` is none or the stored client's id stays the same"
+            )
+        return await self._seal(wanted, context)
+
     async def _open(self, client: SealedClient, context: str) -> OAuthClient:
         if not client.ciphertext:
             return OAuthClient(client.client_id, key_id=client.key_id)
@@ -229,33 +244,53 @@ class Integrations:
         self._audit.record("CreateIntegration", caller=caller.id, target=wanted.id, result="created")
         return merged
 
-    async def update(self, caller: ApiKey, wanted: Integration, *, version: int, keep_client: bool) -> Integration:
-        """Replace the definition by `wanted`; `version` 0 takes what is there. Raises: CONFLICT, INVALID_FIELD."""
-        there = await self._read(wanted.id)
-        current = there[1] if there else 0
-        if version not in (0, current):
+    async def update(
+        self,
+        caller: ApiKey,
+        integration_id: IntegrationId,
+        change: Callable[[Integration], Integration],
+        *,
+        version: int,
+        keep_client: bool,
+    ) -> Integration:
+        """Replace the definition by what `change` makes of it; `version` 0 takes what is there.
+
+        A client without a secret keeps the stored one, as long as its id stays the same: a secret is never sent for another id.
+        Raises: INTEGRATION_NOT_FOUND, CONFLICT, INVALID_FIELD.
+        """
+        there = await self._read(integration_id)
+        current = self._merge(integration_id, there)
+        if version not in (0, current.version):
             raise ConnectorsError(Reason.CONFLICT)
         record = await self._stored(
-            wanted,
+            change(current),
             create_time=there[0].create_time if there else self._clock.now(),
-            client=there[0].client if there and keep_client else None,
+            client=there[0].client if there else None,
             request_id=there[0].request_id if there else "",
+            keep_client=keep_client,
         )
-        merged = await self._write(record, cas=current)
-        self._audit.record("UpdateIntegration", caller=caller.id, target=wanted.id, result="updated")
+        merged = await self._write(record, cas=current.version)
+        self._audit.record("UpdateIntegration", caller=caller.id, target=integration_id, result="updated")
         return merged
 
     async def _stored(
-        self, wanted: Integration, *, create_time: datetime, client: SealedClient | None, request_id: str
+        self,
+        wanted: Integration,
+        *,
+        create_time: datetime,
+        client: SealedClient | None,
+        request_id: str,
+        keep_client: bool = False,
     ) -> StoredIntegration:
         entry = self._catalogue.get(wanted.id)
         same = entry is not None and wanted.oauth in (None, entry.oauth) and wanted.api in (None, entry.api)
+        oauth = entry.oauth if same and entry is not None else wanted.oauth
         if not same:
             _refuse(validate_definition(wanted))
-        elif wanted.client is not None and entry is not None:
-            _refuse(client_violations(wanted.client, entry.oauth))
-        if client is None and wanted.client is not None:
-            client = await self._seal(wanted.client, wanted.id)
+        elif wanted.client is not None:
+            _refuse(client_violations(wanted.client, oauth))
+        if not keep_client:
+            client = None if wanted.client is None else await self._sealed(wanted.client, client, oauth, wanted.id)
         return StoredIntegration(
             id=wanted.id,
             display_name=wanted.display_name,
@@ -279,11 +314,15 @@ class Integrations:
     async def set_tenant_client(
         self, caller: ApiKey, tenant: Tenant, integration_id: IntegrationId, client: OAuthClient
     ) -> None:
-        """A tenant's own id and secret, and nothing else of the definition (attack 37)."""
-        _refuse(client_violations(client, (await self.get(integration_id)).oauth))
-        sealed = await self._seal(client, f"{tenant.uid}/{integration_id}")
+        """A tenant's own id and secret, and nothing else of the definition (attack 37). Raises: CONFLICT, INVALID_FIELD."""
+        oauth = (await self.get(integration_id, fresh=True)).oauth
+        _refuse(client_violations(client, oauth))
         path = f"clients/{tenant.id}.{integration_id}"
         there = await self._documents.read(path)
+        own = None if there is None else codec.load(StoredClient, there.data)
+        # What a former tenant of that name stored is not this one's to keep (attack 38).
+        stored = own.client if own is not None and own.tenant_uid == tenant.uid else None
+        sealed = await self._sealed(client, stored, oauth, f"{tenant.uid}/{integration_id}")
         try:
             await self._documents.write(
                 path, codec.dump(StoredClient(tenant.uid, sealed)), cas=there.version if there else 0
@@ -317,7 +356,9 @@ class Integrations:
                 return
 
     async def delete_tenant_client(self, caller: ApiKey, tenant: Tenant, integration_id: IntegrationId) -> None:
-        """Back to the platform's client."""
+        """Back to the platform's client. Raises: INTEGRATION_NOT_FOUND if the tenant has none of its own."""
+        if await self._tenant_client(integration_id, tenant) is None:
+            raise ConnectorsError(Reason.INTEGRATION_NOT_FOUND, {"integration": integration_id, "tenant": tenant.id})
         await self._documents.purge(f"clients/{tenant.id}.{integration_id}")
         self._audit.record(
             "DeleteIntegration", caller=caller.id, tenant=tenant.id, target=integration_id, result="client deleted"

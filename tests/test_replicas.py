@@ -122,11 +122,13 @@ class Place:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def place(server: Server, two: Server) -> Place:
-    """A place of the test's own, which the second replica has in its caches."""
+    """A place of the test's own, which the second replica has in its caches. The events of its making are over."""
     made = Place(fresh_id("rep"), fresh_id("notes"))
-    await server.admin.create_integration(made.integration, api=API)
-    await server.admin.create_tenant(made.tenant)
-    await server.admin.store(made.tenant, made.integration, api_key={"api_key": "k-1"})
+    async with watching(two.sidecar) as there:
+        await server.admin.create_integration(made.integration, api=API)
+        await server.admin.create_tenant(made.tenant)
+        await server.admin.store(made.tenant, made.integration, api_key={"api_key": "k-1"})
+        await there.until("credential_changed", tenant=made.tenant, credential=made.integration)
     await made.lease(server)
     await made.lease(two)
     return made

@@ -65,24 +65,31 @@ class IntegrationServicer(IntegrationServiceServicer):
         given = request.integration
         integration_id = parse.integration_id(given.id, "integration.id")
         changes = parse.mask(request.update_mask, given, FIELDS)
-        current = await self._integrations.get(integration_id, fresh=True)
         if request.tenant:
+            current = await self._integrations.get(integration_id, fresh=True)
             return await self._update_of_tenant(request, changes, current)
         wanted = convert.definition(integration_id, given)
-        merged = replace(
-            current,
-            display_name=wanted.display_name if "display_name" in changes else current.display_name,
-            oauth=wanted.oauth if "oauth" in changes else current.oauth,
-            api=wanted.api if "api" in changes else current.api,
-            client=wanted.client if "oauth_client" in changes else None,
-            allow_private_addresses=(
-                wanted.allow_private_addresses
-                if "allow_private_addresses" in changes
-                else current.allow_private_addresses
-            ),
-        )
+
+        def change(current: Integration) -> Integration:
+            return replace(
+                current,
+                display_name=wanted.display_name if "display_name" in changes else current.display_name,
+                oauth=wanted.oauth if "oauth" in changes else current.oauth,
+                api=wanted.api if "api" in changes else current.api,
+                client=wanted.client if "oauth_client" in changes else None,
+                allow_private_addresses=(
+                    wanted.allow_private_addresses
+                    if "allow_private_addresses" in changes
+                    else current.allow_private_addresses
+                ),
+            )
+
         updated = await self._integrations.update(
-            caller(), merged, version=parse.version(given.etag), keep_client="oauth_client" not in changes
+            caller(),
+            integration_id,
+            change,
+            version=parse.version(given.etag),
+            keep_client="oauth_client" not in changes,
         )
         return pb.UpdateIntegrationResponse(integration=convert.integration(updated))
 

@@ -105,6 +105,8 @@ class IntegrationServiceServicer:
     def UpdateIntegration(self, request, context):
         """Changes a definition or sets an OAuth client. With `tenant`, only `oauth_client` may change: the tenant's own id and
         secret, in place of the platform's. Hosts that credentials were sealed with never widen by this: that needs a reconnect.
+        An `oauth_client` without secret keeps what is stored, if its `client_id` is the stored one; for another id it is refused,
+        unless `client_authentication` is NONE.
 
         Caller: admin; with `tenant`, an operator of it too.
         Errors: INTEGRATION_NOT_FOUND, CONFLICT, INVALID_FIELD, PERMISSION_DENIED. Retry: safe with an etag.
@@ -114,9 +116,10 @@ class IntegrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteIntegration(self, request, context):
-        """Deletes a created integration, or a catalogue entry's client; the entry itself stays.
+        """Deletes a created integration, or a catalogue entry's client; the entry itself stays. With `tenant`, only that tenant's own
+        OAuth client: INTEGRATION_NOT_FOUND if it has none.
 
-        Caller: admin.
+        Caller: admin; with `tenant`, an operator of it too.
         Errors: INTEGRATION_NOT_FOUND, CONFLICT. Retry: safe. Its credentials stop working; they stay until deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

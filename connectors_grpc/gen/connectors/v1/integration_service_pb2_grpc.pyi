@@ -55,14 +55,17 @@ class IntegrationServiceStub:
     UpdateIntegration: _grpc.UnaryUnaryMultiCallable[_integration_service_pb2.UpdateIntegrationRequest, _integration_service_pb2.UpdateIntegrationResponse]
     """Changes a definition or sets an OAuth client. With `tenant`, only `oauth_client` may change: the tenant's own id and
     secret, in place of the platform's. Hosts that credentials were sealed with never widen by this: that needs a reconnect.
+    An `oauth_client` without secret keeps what is stored, if its `client_id` is the stored one; for another id it is refused,
+    unless `client_authentication` is NONE.
 
     Caller: admin; with `tenant`, an operator of it too.
     Errors: INTEGRATION_NOT_FOUND, CONFLICT, INVALID_FIELD, PERMISSION_DENIED. Retry: safe with an etag.
     """
     DeleteIntegration: _grpc.UnaryUnaryMultiCallable[_integration_service_pb2.DeleteIntegrationRequest, _integration_service_pb2.DeleteIntegrationResponse]
-    """Deletes a created integration, or a catalogue entry's client; the entry itself stays.
+    """Deletes a created integration, or a catalogue entry's client; the entry itself stays. With `tenant`, only that tenant's own
+    OAuth client: INTEGRATION_NOT_FOUND if it has none.
 
-    Caller: admin.
+    Caller: admin; with `tenant`, an operator of it too.
     Errors: INTEGRATION_NOT_FOUND, CONFLICT. Retry: safe. Its credentials stop working; they stay until deleted.
     """
     RotatePlatformKey: _grpc.UnaryUnaryMultiCallable[_integration_service_pb2.RotatePlatformKeyRequest, _integration_service_pb2.RotatePlatformKeyResponse]
@@ -101,14 +104,17 @@ class IntegrationServiceAsyncStub(IntegrationServiceStub):
     UpdateIntegration: _aio.UnaryUnaryMultiCallable[_integration_service_pb2.UpdateIntegrationRequest, _integration_service_pb2.UpdateIntegrationResponse]  # type: ignore[assignment]
     """Changes a definition or sets an OAuth client. With `tenant`, only `oauth_client` may change: the tenant's own id and
     secret, in place of the platform's. Hosts that credentials were sealed with never widen by this: that needs a reconnect.
+    An `oauth_client` without secret keeps what is stored, if its `client_id` is the stored one; for another id it is refused,
+    unless `client_authentication` is NONE.
 
     Caller: admin; with `tenant`, an operator of it too.
     Errors: INTEGRATION_NOT_FOUND, CONFLICT, INVALID_FIELD, PERMISSION_DENIED. Retry: safe with an etag.
     """
     DeleteIntegration: _aio.UnaryUnaryMultiCallable[_integration_service_pb2.DeleteIntegrationRequest, _integration_service_pb2.DeleteIntegrationResponse]  # type: ignore[assignment]
-    """Deletes a created integration, or a catalogue entry's client; the entry itself stays.
+    """Deletes a created integration, or a catalogue entry's client; the entry itself stays. With `tenant`, only that tenant's own
+    OAuth client: INTEGRATION_NOT_FOUND if it has none.
 
-    Caller: admin.
+    Caller: admin; with `tenant`, an operator of it too.
     Errors: INTEGRATION_NOT_FOUND, CONFLICT. Retry: safe. Its credentials stop working; they stay until deleted.
     """
     RotatePlatformKey: _aio.UnaryUnaryMultiCallable[_integration_service_pb2.RotatePlatformKeyRequest, _integration_service_pb2.RotatePlatformKeyResponse]  # type: ignore[assignment]
@@ -168,6 +174,8 @@ class IntegrationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_integration_service_pb2.UpdateIntegrationResponse, _abc.Awaitable[_integration_service_pb2.UpdateIntegrationResponse]]:
         """Changes a definition or sets an OAuth client. With `tenant`, only `oauth_client` may change: the tenant's own id and
         secret, in place of the platform's. Hosts that credentials were sealed with never widen by this: that needs a reconnect.
+        An `oauth_client` without secret keeps what is stored, if its `client_id` is the stored one; for another id it is refused,
+        unless `client_authentication` is NONE.
 
         Caller: admin; with `tenant`, an operator of it too.
         Errors: INTEGRATION_NOT_FOUND, CONFLICT, INVALID_FIELD, PERMISSION_DENIED. Retry: safe with an etag.
@@ -179,9 +187,10 @@ class IntegrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _integration_service_pb2.DeleteIntegrationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_integration_service_pb2.DeleteIntegrationResponse, _abc.Awaitable[_integration_service_pb2.DeleteIntegrationResponse]]:
-        """Deletes a created integration, or a catalogue entry's client; the entry itself stays.
+        """Deletes a created integration, or a catalogue entry's client; the entry itself stays. With `tenant`, only that tenant's own
+        OAuth client: INTEGRATION_NOT_FOUND if it has none.
 
-        Caller: admin.
+        Caller: admin; with `tenant`, an operator of it too.
         Errors: INTEGRATION_NOT_FOUND, CONFLICT. Retry: safe. Its credentials stop working; they stay until deleted.
         """
 
