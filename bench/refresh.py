@@ -1,8 +1,9 @@
 """What refreshing costs: three replicas over one OpenBao, credentials with short tokens, and apps that use them all the time.
 
-`python -m bench.refresh [--credentials 1000] [--ttl 60] [--seconds 60]`. The provider is the simulator, in this process, as is
-the load: each credential is used every eight seconds at a replica drawn by lot, half by FetchAccessToken, half by Call. Refresh
-tokens rotate at once and their reuse revokes the grant: a second use of one shows as a credential that needs a person.
+`python -m bench.refresh [--credentials 1000] [--ttl 60] [--seconds 60] [--together]`. The provider is the simulator, in this
+process, as is the load: each credential is used every eight seconds at a replica drawn by lot, half by FetchAccessToken, half
+by Call. Refresh tokens rotate at once and their reuse revokes the grant: a second use of one shows as a credential that needs a
+person.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class Use:
     answers: Counter[str] = field(default_factory=Counter)
 
 
-async def store_all(admin: Client, first: Account, count: int, ttl: int) -> list[tuple[str, str]]:
-    """Import so many credentials; tenant and id of each."""
+async def store_all(admin: Client, first: Account, count: int, ttl: int, together: bool) -> list[tuple[str, str]]:
+    """Import so many credentials, their first tokens' ends spread over a lifetime unless `together`; tenant and id of each."""
     names = [(f"bench-{number // A_TENANT}", f"c-{number % A_TENANT}") for number in range(count)]
     for tenant in dict.fromkeys(tenant for tenant, _ in names):
         await admin.create_tenant(tenant)
@@ -83,7 +84,7 @@ async def store_all(admin: Client, first: Account, count: int, ttl: int) -> list
         async with slots:
             issued = granted(first.sim, first.client)
             material = pb.OAuthMaterial(access_token=issued.access_token, refresh_token=issued.refresh_token or "")
-            material.expire_time.FromSeconds(int(time.time()) + ttl)
+            material.expire_time.FromSeconds(int(time.time() + ttl * (1 if together else random.uniform(0.3, 1))))
             await admin.store(tenant, first.integration, credential=credential, oauth=material)
 
     await asyncio.gather(*(one(*name) for name in names))
@@ -147,7 +148,7 @@ def at(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-async def run(count: int, ttl: int, seconds: float) -> None:
+async def run(count: int, ttl: int, seconds: float, together: bool) -> None:
     """All of it."""
     book.MOST_ENTRIES = 10 * count + int(count * seconds / max(ttl, 1) * 4) + 10_000
     async with AsyncExitStack() as stack:
@@ -165,7 +166,7 @@ async def run(count: int, ttl: int, seconds: float) -> None:
         servers = [replica.server for replica in replicas]
         admin = servers[0].admin
         first = await make_account(servers[0], sim, access_lifetime=ttl)
-        names = await store_all(admin, first, count, ttl)
+        names = await store_all(admin, first, count, ttl, together)
         key = await admin.create_key([access.ROLE_APP, access.ROLE_TOKEN_READER], ["*"])
         print(f"{count} credentials, tokens of {ttl} s, {REPLICAS} replicas, {seconds:.0f} s of load")
         processes = {f"replica {number}": replica.process.pid for number, replica in enumerate(replicas)}
@@ -215,8 +216,9 @@ def main() -> None:
     parser.add_argument("--credentials", type=int, default=1000)
     parser.add_argument("--ttl", type=int, default=60, help="seconds that an access token lives")
     parser.add_argument("--seconds", type=float, default=60, help="how long the load lasts")
+    parser.add_argument("--together", action="store_true", help="let all first tokens end at the same time")
     given = parser.parse_args()
-    asyncio.run(run(given.credentials, given.ttl, given.seconds))
+    asyncio.run(run(given.credentials, given.ttl, given.seconds, given.together))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Attack 27: killed at every step of a refresh, a server and a Vault lose no refresh token that anything could have kept.
 
-`table` is what comes of it, credential by credential; docs/reliability.md shows the same one.
+What comes of each credential stands in the table of docs/reliability.md, row by row.
 """
 
 from __future__ import annotations
@@ -215,6 +215,8 @@ async def test_a_server_killed_at_any_step_loses_only_what_nothing_had_kept(plac
         resumed = await outcomes(ours, again.server)
     assert resumed == expected(SERVER_STEPS, ("answered, unread", "at once"))
     assert taken_over == expected(SERVER_STEPS, ("answered, unread", "at once"), ("spilled", "at once"))
+    check_documented("server", "its next life", SERVER_STEPS, resumed)
+    check_documented("server", "another replica", SERVER_STEPS, taken_over)
 
 
 def expected(steps: tuple[str, ...], *lost: tuple[str, str]) -> dict[tuple[str, str], str]:
@@ -248,7 +250,17 @@ async def test_a_vault_killed_at_any_step_costs_nobody_anything(place: Place) ->
         assert {each.generation for each in await asyncio.gather(*calls)} == {2}
         assert {len(case.account.asked()) for case in (*cases, *late)} == {1}
         assert not any(case.spilled(state_dir).exists() for case in kept)
-        assert await outcomes([*cases, *late], steady) == expected(VAULT_STEPS)
+        found = await outcomes([*cases, *late], steady)
+        assert found == expected(VAULT_STEPS)
+        check_documented("Vault", "the same server", VAULT_STEPS, found)
+
+
+def check_documented(killed: str, by: str, steps: tuple[str, ...], found: dict[tuple[str, str], str]) -> None:
+    """The table of docs/reliability.md has these very rows."""
+    page = (Path(__file__).parent.parent / "docs" / "reliability.md").read_text()
+    for step in steps:
+        row = f"| {killed} | {step} | {by} | " + " | ".join(found[step, name] for name in NAMED) + " |"
+        assert row in page, row
 
 
 def check_sealed(path: Path, account: Account) -> None:

@@ -25,10 +25,14 @@ import pytest
 from connectors_grpc.embedded.config import literal
 from connectors_grpc.embedded.process import EmbeddedSettings, find_binary
 from connectors_grpc.embedded.setup import ROLE, access_steps, mount_steps
+from connectors_grpc.errors import VaultUnavailable
 from connectors_grpc.simulator import SimulatorSettings
+from connectors_grpc.vault import VaultDocuments, VaultMisconfigured, VaultSettings, connect
+from tests.openbao import OpenBao
 from tests.providers import running_simulator
 from tests.replicas import Account, make_account, replica_process
 from tests.running import Refused, Server, free_port
+from tests.vault_gate import vault_gate
 from tests.worlds import until
 
 NODES = 3
@@ -244,6 +248,39 @@ class Load:
         async with asyncio.timeout(30):
             while len(self.refreshed) < wanted:  # noqa: ASYNC110 - polled, so that the load is not slowed by us
                 await asyncio.sleep(0.05)
+
+
+async def test_a_node_that_is_away_is_passed_over(openbao: OpenBao, short_tmp: Path) -> None:
+    """Of three addresses the first refuses, the second cuts us off in mid-request, the third serves: used, and gone on with."""
+    async with vault_gate(openbao.socket_path, short_tmp / "passed-over") as gate:
+        settings = VaultSettings(
+            address=f"http://127.0.0.1:{free_port()},{gate.address},{openbao.address}",
+            secret_id_file=openbao.vault.secret_id_file,
+        )
+        async with connect(settings) as client:
+            assert (await client.health()).initialized
+            assert gate.seen, "the second is used after the first"
+            documents = VaultDocuments(client, mount="connectors")
+            assert await documents.read("raft/none") is None
+            rule = gate.hold("raft/none")
+            reading = asyncio.create_task(documents.read("raft/none"))
+            await rule.reached()
+            rule.cut()
+            with pytest.raises(VaultUnavailable):
+                await reading
+            before = len(gate.seen)
+            assert await documents.read("raft/none") is None
+            assert len(gate.seen) == before
+
+
+SEVERAL = ["http://127.0.0.1:1,", "http://127.0.0.1:1,http://vault.example:8200", ",".join(["unix:///s"] * 10)]
+
+
+@pytest.mark.parametrize("address", SEVERAL, ids=["an empty one", "plain text", "too many"])
+def test_each_of_several_addresses_is_checked(address: str) -> None:
+    """An empty one, plain text beyond this machine, too many."""
+    with pytest.raises(VaultMisconfigured):
+        VaultSettings(address=address, token_file=Path("/nowhere"))
 
 
 def longest_gap(times: list[float]) -> float:

@@ -8,9 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from connectors_grpc.credentials.refresh_lease import GAP, LONG_DEAD, TTL, Grip, RefreshLeases, Watched
+from connectors_grpc.credentials.renewing import MARGIN
 from connectors_grpc.domain.ids import CredentialId, TenantId, TenantUid
 from connectors_grpc.domain.records import Tenant, TenantState
 from connectors_grpc.memory import ManualClock, MemoryDocuments
+from connectors_grpc.oauth2.token_request import TIMEOUT
+from connectors_grpc.vault.settings import DEFAULT_TIMEOUT
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ACME = Tenant(TenantId("acme"), TenantUid("u1"), "Acme", TenantState.ACTIVE, {}, NOW, NOW)
@@ -154,3 +157,8 @@ async def test_the_next_holder_knows_what_it_must_not_miss(replicas: Replicas) -
     late = await replicas.acquire("a", REBORN)
     assert late is not None
     assert late.least == 0
+
+
+def test_a_lease_outlives_every_answer() -> None:
+    """The provider's whole time-out, the margin, and five seconds of a Vault call before it fit into a lease."""
+    assert TTL >= TIMEOUT + MARGIN + DEFAULT_TIMEOUT
