@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpcore2
 
-from connectors_grpc.dialling import AddressRefused, PinningBackend, Resolver, resolve_by_system, tls_context
+from connectors_grpc.dialling import AddressRefused, PinningBackend, Resolver, SystemResolver, tls_context
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.inject import authority
 from connectors_grpc.ports import HttpReply, HttpRequest, HttpStream
@@ -45,13 +45,14 @@ class HttpOutbound:
     def __init__(self, *, ca_file: Path | None = None, resolve: Resolver | None = None) -> None:
         silence_http_libraries()
         context = tls_context(ca_file)
+        self._system = SystemResolver()
         self._public, self._private = (
             httpcore2.AsyncConnectionPool(
                 ssl_context=context,
                 max_connections=MOST_CONNECTIONS,
                 max_keepalive_connections=MOST_IDLE,
                 keepalive_expiry=IDLE_TTL,
-                network_backend=PinningBackend(resolve or resolve_by_system, private=private),
+                network_backend=PinningBackend(resolve or self._system, private=private),
             )
             for private in (False, True)
         )
@@ -105,6 +106,7 @@ class HttpOutbound:
         """Close every connection."""
         await self._public.aclose()
         await self._private.aclose()
+        self._system.close()
 
 
 class _TooLarge(Exception):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import logging
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -18,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from connectors_grpc.dialling import SystemResolver
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.outbound import HttpOutbound
 from connectors_grpc.ports import HttpReply, HttpRequest, Outbound
@@ -425,3 +429,73 @@ def certificate(folder: Path, name: str) -> tuple[Path, ssl.SSLContext]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
     return ca_pem, context
+
+
+class HangingNames:
+    """Stands in for the system's resolver: names that begin with `hung` are not answered until the end."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.over = threading.Event()
+
+    def __call__(self, host: str, port: int, **_: object) -> Sequence[tuple[object, ...]]:
+        self.asked.append(host)
+        if host.startswith("hung"):
+            self.over.wait(10)
+            raise socket.gaierror("no answer")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+
+@pytest.fixture
+def hanging() -> Iterator[HangingNames]:
+    """Let go at the end, so that no thread stays."""
+    names = HangingNames()
+    yield names
+    names.over.set()
+
+
+async def test_a_name_that_hangs_holds_up_nothing_but_itself(hanging: HangingNames) -> None:
+    """However many ask for it, it takes one thread; other names and the process's threads are free meanwhile."""
+    resolver = SystemResolver(deadline=5.0, most=2, look_up=hanging)
+    asking = [asyncio.ensure_future(resolver("hung.example", 443)) for _ in range(50)]
+    try:
+        async with asyncio.timeout(5):
+            assert await resolver("fine.example", 443) == ["127.0.0.1"]
+            assert await asyncio.to_thread(lambda: "a thread") == "a thread"
+        assert hanging.asked.count("hung.example") == 1
+        assert not any(one.done() for one in asking)
+    finally:
+        hanging.over.set()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        resolver.close()
+    assert {type(answer) for answer in answers} == {socket.gaierror}
+
+
+async def test_a_lookup_has_a_deadline_of_its_own(hanging: HangingNames) -> None:
+    """Also where every thread is taken; and when they are free again, names are answered again."""
+    resolver = SystemResolver(deadline=0.05, most=1, look_up=hanging)
+    for host in ("hung.example", "hung.example", "waits.example"):
+        with pytest.raises(TimeoutError):
+            await resolver(host, 443)
+    assert hanging.asked == ["hung.example"]
+    hanging.over.set()
+    async with asyncio.timeout(5):
+        while True:
+            with contextlib.suppress(TimeoutError):
+                assert await resolver("waits.example", 443) == ["127.0.0.1"]
+                break
+    resolver.close()
+
+
+async def test_a_caller_that_gives_up_ends_nobody_elses_lookup(hanging: HangingNames) -> None:
+    """They share one flight, and the others still get its answer."""
+    resolver = SystemResolver(look_up=hanging)
+    first, second = (asyncio.ensure_future(resolver("hung.example", 443)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait({first})
+    hanging.over.set()
+    with pytest.raises(socket.gaierror):
+        await second
+    assert hanging.asked == ["hung.example"]
+    resolver.close()

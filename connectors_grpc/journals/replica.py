@@ -24,6 +24,7 @@ from connectors_grpc.errors import ConnectorsError
 from connectors_grpc.journals.follower import Follower, News, Sighting
 from connectors_grpc.journals.journal import Journal, Page
 from connectors_grpc.ports import Change, Documents
+from connectors_grpc.several import several
 
 FOLDER: Final = "changes"
 MOST_JOURNALS: Final = 256
@@ -146,12 +147,10 @@ class JournaledChanges:
 
     async def _poll(self) -> None:
         listed = await self._documents.list(FOLDER, limit=MOST_JOURNALS)
-        sightings: dict[str, Sighting] = {}
-        for name in listed.names:
-            sighting = await self._sight(name) if name != self._name else None
-            if sighting is not None:
-                sightings[name] = sighting
-        news = self._follower.take(sightings)
+        others = [name for name in listed.names if name != self._name]
+        # Several at once: after a night of restarts there are many, and a poll has a deadline.
+        found = zip(others, await several(self._sight, others), strict=True)
+        news = self._follower.take({name: sighting for name, sighting in found if sighting is not None})
         if listed.more:
             log.error("journals_too_many", target=FOLDER)
         await self._act(replace(news, gap=news.gap or listed.more))
