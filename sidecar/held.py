@@ -9,9 +9,10 @@ import hmac
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
-from connectors_grpc.inject import Injection, Plan
+from connectors_grpc.inject import Injection, Plan, Rules
 from connectors_grpc.secret import Secret
 from sidecar.route import Credential, Tenant
 
@@ -22,9 +23,8 @@ LONGEST_TTL = 3600.0
 ALL = frozenset(("*",))
 
 
-@dataclass(frozen=True, slots=True)
-class OriginKey:
-    """What makes two upstream connections interchangeable."""
+class OriginKey(NamedTuple):
+    """What makes two upstream connections interchangeable. A tuple, since it is looked up for every request."""
 
     tls: bool
     host: str
@@ -77,6 +77,7 @@ class Grant:
     refresh_at: float
     grace_until: float
     stale: bool = False
+    rules: Rules | None = None
 
     def proves(self, sha256: bytes) -> bool:
         """Whether the key shown is this one, compared in constant time (attack 4)."""
@@ -134,7 +135,10 @@ def hold(lease: pb.Lease, *, wall: float, now: float) -> Held:
 
 
 def grant(app: pb.AppGrant, sha256: bytes, *, wall: float, now: float, grace: float) -> Grant:
-    """Hold what the server says of a key. Units: grace in seconds, how long an unreachable server is excused."""
+    """Hold what the server says of a key. Units: grace in seconds, how long an unreachable server is excused.
+
+    Raises: RuleRefused (a newer server's rules: fail closed).
+    """
     ttl = _ttl(app.ttl.ToTimedelta().total_seconds())
     return Grant(
         key_id=app.key_id,
@@ -144,6 +148,7 @@ def grant(app: pb.AppGrant, sha256: bytes, *, wall: float, now: float, grace: fl
         expires=now + app.expire_time.ToMilliseconds() / 1000 - wall if app.HasField("expire_time") else math.inf,
         refresh_at=now + ttl,
         grace_until=now + ttl + grace,
+        rules=Rules.of([(rule.methods, rule.path, rule.credentials) for rule in app.rules]),
     )
 
 

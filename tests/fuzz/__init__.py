@@ -1,0 +1,1 @@
+"""Fuzz targets: what must hold for any bytes."""
