@@ -12,7 +12,7 @@ from datetime import datetime
 
 from connectors_grpc import codec, policy
 from connectors_grpc.domain.ids import KeyId, TenantId, TenantUid
-from connectors_grpc.domain.records import ApiKey, Role, Scope
+from connectors_grpc.domain.records import ApiKey, CallRule, Role, Scope
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason, invalid
 from connectors_grpc.ports import Audit, Change, Changes, Clock, Documents
 from connectors_grpc.recent import Recent
@@ -32,6 +32,7 @@ class NewKey:
     tenants: Mapping[TenantId, TenantUid] | None
     credentials: frozenset[str] | None
     expire_time: datetime | None
+    rules: tuple[CallRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ class Access:
             raise policy.denied()
         if not new.roles:
             raise invalid("api_key.roles", "at least one role is wanted")
+        if new.rules and new.roles != {Role.APP}:
+            raise invalid("api_key.rules", "rules are for keys whose only role is `app`: no other is held to them")
         key_id = new.id or KeyId(f"k{secrets.token_hex(8)}")
         text = self.new_text(key_id)
         try:
@@ -130,6 +133,7 @@ class Access:
             sha256=hashlib.sha256(text.reveal().encode()).hexdigest(),
             create_time=self._clock.now(),
             expire_time=new.expire_time,
+            rules=new.rules,
         )
         try:
             version = await self._documents.write(f"keys/{key_id}", codec.dump(key), cas=0)

@@ -6,14 +6,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 
 from connectors_grpc.credentials.identity import Identity, read_identity
 from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.leasing import InUse, Leasing
 from connectors_grpc.domain.ids import CredentialId, TenantId
-from connectors_grpc.domain.records import ApiKey
+from connectors_grpc.domain.records import ApiKey, CallRule
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
-from connectors_grpc.inject import HostNotAllowed, PathNotAllowed, Plan, TargetRefused, parse_target
+from connectors_grpc.inject import (
+    CallNotAllowed,
+    HostNotAllowed,
+    PathNotAllowed,
+    Plan,
+    Rules,
+    TargetRefused,
+    parse_target,
+)
 from connectors_grpc.ports import Audit, HttpReply, HttpRequest, Outbound
 
 MOST_BODY = 4 * 1024 * 1024
@@ -57,6 +66,7 @@ class Proxying:
         Raises: INVALID_FIELD, BODY_TOO_LARGE, PATH_NOT_ALLOWED, HOST_NOT_ALLOWED, and what `Leasing.use` raises.
         """
         check(call)
+        judge(caller, credential, call)
         use = await self._leasing.use(caller, tenant, credential, min_ttl=timedelta(seconds=min(timeout, LONGEST)))
         generation = use.held.credential.generation
         # A refresh that would kill this token waits for the call to end.
@@ -147,6 +157,26 @@ def compose(use: InUse, call: Call) -> Composed:
 
 _SENDERS = frozenset((b"host", b"content-length"))
 """Set by whoever sends."""
+
+
+def judge(caller: ApiKey, credential: CredentialId, call: Call) -> None:
+    """Hold a call to the key's rules, by the target that will be sent. Raises: PERMISSION_DENIED, INVALID_FIELD."""
+    if not caller.rules:
+        return
+    try:
+        rules = _compiled(caller.rules)
+        if rules is not None:
+            names = [name.encode() for name, _ in call.headers]
+            rules.check(credential, call.method.encode(), parse_target(call.path.encode()), names)
+    except TargetRefused as error:
+        raise invalid("path", str(error.args[0])) from None
+    except CallNotAllowed:
+        raise ConnectorsError(Reason.PERMISSION_DENIED, {"denied_by": "rules"}) from None
+
+
+@lru_cache(maxsize=256)
+def _compiled(rules: tuple[CallRule, ...]) -> Rules | None:
+    return Rules.of([(rule.methods, rule.path, rule.credentials) for rule in rules])
 
 
 def check(call: Call) -> None:

@@ -18,7 +18,7 @@ from connectors_grpc.domain.ids import CredentialId, TenantId
 from connectors_grpc.domain.records import ApiKey
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.ports import Audit, HttpRequest, HttpStream, StreamingOutbound
-from connectors_grpc.proxying import Call, Composed, check, compose
+from connectors_grpc.proxying import Call, Composed, check, compose, judge
 
 PIECE = 64 * 1024
 """Bytes of one message of a body, either way."""
@@ -110,6 +110,7 @@ class Streaming:
         """
         policy.authorize(caller, policy.RULES["/connectors.v1.ProxyService/Call"], tenant, credential)
         check(call)
+        judge(caller, credential, call)
         upload = Upload(pieces, _length(call))
         if self._open >= MOST_STREAMS:
             raise ConnectorsError(Reason.LIMIT_EXCEEDED, {"limit": str(MOST_STREAMS)})

@@ -11,9 +11,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
-from connectors_grpc.inject import HostNotAllowed
+from connectors_grpc.inject import CallNotAllowed, HostNotAllowed, RuleRefused, Target
 from connectors_grpc.logs import get
 from sidecar.door import AppKey
+from sidecar.framing import RequestHead
 from sidecar.held import Grant, Held, grant, hold
 from sidecar.problem import Problem
 from sidecar.route import Credential, Tenant
@@ -83,6 +84,7 @@ class Leases:
         self._epoch = 0
         self._quiet_until = 0.0
         self.watched = False
+        self.ruled = False
         self.hits = 0
         self.misses = 0
 
@@ -143,6 +145,19 @@ class Leases:
             log.info("lease.renewal_failed", tenant=held.tenant, credential=held.credential, reason=problem.reason)
         finally:
             held.renewing = False
+
+    def judge(self, ask: Ask, head: RequestHead, target: Target) -> None:
+        """Hold a call to its key's rules; only asked once any key had some (`ruled`). Raises: Problem."""
+        if ask.key is None:
+            return
+        known = self._grants.get(ask.key.key_id)
+        if known is None or not known.proves(ask.key.sha256):
+            raise Problem("PERMISSION_DENIED")
+        if known.rules is not None:
+            try:
+                known.rules.check(ask.credential, head.method, target, (name for name, _ in head.fields))
+            except CallNotAllowed:
+                raise Problem("PERMISSION_DENIED", "No rule of the key allows this method and path.") from None
 
     # --- asking
 
@@ -255,7 +270,13 @@ class Leases:
         if lease.credential != ask.credential or lease.tenant != (ask.tenant or lease.tenant) or not lease.tenant:
             raise Problem("INTERNAL")
         if ask.key is not None:
-            granted = grant(response.app_grant, ask.key.sha256, wall=wall, now=now, grace=GRACE)
+            try:
+                granted = grant(response.app_grant, ask.key.sha256, wall=wall, now=now, grace=GRACE)
+            except RuleRefused:
+                raise Problem(
+                    "PERMISSION_DENIED", "The key has rules that this sidecar can't read: update it."
+                ) from None
+            self.ruled = self.ruled or granted.rules is not None
             if granted.key_id != ask.key.key_id or not granted.covers(lease.tenant, lease.credential):
                 raise Problem("PERMISSION_DENIED")
             granted.stale = stale

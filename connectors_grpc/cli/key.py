@@ -35,11 +35,26 @@ def _duration(_ctx: click.Context, parameter: click.Parameter, value: str | None
     return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
+def _rules(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[pb.CallRule]:
+    found = []
+    for value in values:
+        words = value.split()
+        methods = words.pop(0).split(",") if words and not words[0].startswith("/") else []
+        if not 1 <= len(words) <= 2:
+            raise click.BadParameter(
+                "'[METHODS] PATH [CREDENTIALS]' is wanted, as in 'GET /v1/pages/*'", param=parameter
+            )
+        credentials = words[1].split(",") if len(words) > 1 else []
+        found.append(pb.CallRule(methods=methods, path=words[0], credentials=credentials))
+    return found
+
+
 @key.command(
     examples=(
         "connectors key create --role app --tenant acme --out app.key",
         "connectors key create billing --role app --tenant acme --credential stripe --expires-in 90d",
         "connectors key create --role sidecar --tenant '*' --out sidecar.key",
+        "connectors key create report --role app --tenant acme --rule 'GET /v1/pages/*' --rule 'POST /v1/search notion'",
     )
 )
 @click.argument("key_id", metavar="[KEY_ID]", default="")
@@ -59,6 +74,14 @@ def _duration(_ctx: click.Context, parameter: click.Parameter, value: str | None
     metavar="CREDENTIAL",
     help="A credential it is for; may be repeated. Default: all.",
 )
+@click.option(
+    "--rule",
+    "rules",
+    multiple=True,
+    callback=_rules,
+    metavar="RULE",
+    help="A call it may make: '[METHODS] PATH [CREDENTIALS]', as in 'GET,POST /v1/pages/*'; may be repeated. Default: any.",
+)
 @click.option("--display-name", default="", help="For people.")
 @click.option("--expires-in", callback=_duration, metavar="N[m|h|d]", help="How long it works. Default: until revoked.")
 @click.option(
@@ -76,6 +99,7 @@ def create(
     roles: tuple[str, ...],
     tenants: tuple[str, ...],
     credentials: tuple[str, ...],
+    rules: list[pb.CallRule],
     display_name: str,
     expires_in: timedelta | None,
     path: Path | None,
@@ -87,6 +111,7 @@ def create(
         roles=[pb.Role.Value(f"ROLE_{role.upper().replace('-', '_')}") for role in roles],
         tenants=tenants,
         credentials=credentials,
+        rules=rules,
     )
     if expires_in is not None:
         wanted.expire_time.FromDatetime(datetime.now(UTC) + expires_in)

@@ -125,6 +125,15 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class CallRule:
+    """Calls that an app key may make. No methods: any. No credentials: all of the key's scope."""
+
+    methods: tuple[str, ...]
+    path: str
+    credentials: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """A key without its secret. `sha256` is the hex digest of the whole key text (256 random bits: no slow hash needed)."""
 
@@ -137,3 +146,4 @@ class ApiKey:
     expire_time: datetime | None = None
     revoke_time: datetime | None = None
     version: int = 0
+    rules: tuple[CallRule, ...] = ()

@@ -9,10 +9,12 @@ a lease. `Plan.of` compiles an injection into bytes, once a lease; `parse_target
 """
 
 from connectors_grpc.inject.plan import Headers, HostNotAllowed, PathNotAllowed, Plan
+from connectors_grpc.inject.rules import CallNotAllowed, RuleRefused, Rules
 from connectors_grpc.inject.target import Target, TargetRefused, authority, parse_target
 from connectors_grpc.inject.templates import FieldRefused, Injection, PlaceholderUnresolved, resolve
 
 __all__ = [
+    "CallNotAllowed",
     "FieldRefused",
     "Headers",
     "HostNotAllowed",
@@ -20,6 +22,8 @@ __all__ = [
     "PathNotAllowed",
     "PlaceholderUnresolved",
     "Plan",
+    "RuleRefused",
+    "Rules",
     "Target",
     "TargetRefused",
     "authority",

@@ -9,9 +9,12 @@ from connectors_grpc import policy
 from connectors_grpc.access import Access, NewKey
 from connectors_grpc.boundary import caller
 from connectors_grpc.domain.ids import TenantId, TenantUid
+from connectors_grpc.domain.records import CallRule
 from connectors_grpc.errors import invalid
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1.access_service_pb2_grpc import AccessServiceServicer
+from connectors_grpc.inject import RuleRefused, Rules
+from connectors_grpc.inject.rules import MOST_RULES
 from connectors_grpc.rpc import convert, parse
 from connectors_grpc.tenants import Tenants
 
@@ -42,6 +45,7 @@ class AccessServicer(AccessServiceServicer):
                 expire_time=(
                     parse.moment(wanted.expire_time, "api_key.expire_time") if wanted.HasField("expire_time") else None
                 ),
+                rules=_rules(wanted),
             ),
         )
         return pb.CreateApiKeyResponse(api_key=convert.api_key(key), secret=text.reveal())
@@ -70,6 +74,22 @@ class AccessServicer(AccessServiceServicer):
         """See the contract."""
         key = await self._access.revoke(caller(), parse.key_id(request.key))
         return pb.RevokeApiKeyResponse(api_key=convert.api_key(key))
+
+
+def _rules(wanted: pb.ApiKey) -> tuple[CallRule, ...]:
+    """Raises: INVALID_FIELD."""
+    found = []
+    for index, rule in enumerate(wanted.rules):
+        where = f"api_key.rules[{index}].credentials"
+        credentials = tuple(parse.credential_id(name, where) for name in rule.credentials)
+        found.append(CallRule(tuple(rule.methods), rule.path, credentials))
+        try:
+            Rules.of([(rule.methods, rule.path, credentials)])
+        except RuleRefused as error:
+            raise invalid(f"api_key.rules[{index}]", str(error.args[0])) from None
+    if len(found) > MOST_RULES:
+        raise invalid("api_key.rules", f"at most {MOST_RULES} rules are wanted")
+    return tuple(found)
 
 
 def _credential_scope(names: list[str]) -> frozenset[str] | None:

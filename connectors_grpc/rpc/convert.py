@@ -183,7 +183,13 @@ def api_key(record: ApiKey) -> access.ApiKey:
         create_time=time_of(record.create_time),
         revoke_time=time_of(record.revoke_time),
         prefix=f"cnk_{record.id}_",
+        rules=rules(record),
     )
+
+
+def rules(record: ApiKey) -> list[access.CallRule]:
+    """The calls that a key may make."""
+    return [access.CallRule(methods=r.methods, path=r.path, credentials=r.credentials) for r in record.rules]
 
 
 def integration(record: Integration) -> integrations.Integration:

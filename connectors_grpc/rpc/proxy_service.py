@@ -171,6 +171,7 @@ def _grant(key: ApiKey | None) -> pb.AppGrant | None:
         credentials=convert.names(key.scope.credentials),
         expire_time=convert.time_of(key.expire_time),
         ttl=convert.duration_of(GRANT_TTL),
+        rules=convert.rules(key),
     )
 
 

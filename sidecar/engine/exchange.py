@@ -127,6 +127,8 @@ class Exchange:
         """Write the head and ask for a connection. Raises: Problem."""
         admitted = self.admitted
         assert admitted is not None
+        if self.engine.leases.ruled:
+            self.engine.leases.judge(admitted.ask, self.head, admitted.route.target)
         try:
             self.sent = heads.request(self.head, held.plan, admitted.route.target)
         except PathNotAllowed:

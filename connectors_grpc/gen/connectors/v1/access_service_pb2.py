@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"connectors/v1/access_service.proto\x12\rconnectors.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n\x06\x41piKey\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x05roles\x18\x03 \x03(\x0e\x32\x13.connectors.v1.RoleB\x04\xe2\x41\x01\x02\x12\x15\n\x07tenants\x18\x04 \x03(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63redentials\x18\x05 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x14\n\x06prefix\x18\t \x01(\tB\x04\xe2\x41\x01\x03\"Y\n\x13\x43reateApiKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12,\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x15.connectors.v1.ApiKeyB\x04\xe2\x41\x01\x02\"S\n\x14\x43reateApiKeyResponse\x12&\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.connectors.v1.ApiKey\x12\x13\n\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01\"G\n\x12ListApiKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"W\n\x13ListApiKeysResponse\x12\'\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x15.connectors.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x13RevokeApiKeyRequest\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\">\n\x14RevokeApiKeyResponse\x12&\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.connectors.v1.ApiKey*v\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x10\n\x0cROLE_SIDECAR\x10\x03\x12\x0c\n\x08ROLE_APP\x10\x04\x12\x15\n\x11ROLE_TOKEN_READER\x10\x05\x32\xe8\x02\n\rAccessService\x12o\n\x0c\x43reateApiKey\x12\".connectors.v1.CreateApiKeyRequest\x1a#.connectors.v1.CreateApiKeyResponse\"\x16\x82\xd3\xe4\x93\x02\x10\"\x0b/admin/keys:\x01*\x12i\n\x0bListApiKeys\x12!.connectors.v1.ListApiKeysRequest\x1a\".connectors.v1.ListApiKeysResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/admin/keys\x12{\n\x0cRevokeApiKey\x12\".connectors.v1.RevokeApiKeyRequest\x1a#.connectors.v1.RevokeApiKeyResponse\"\"\x82\xd3\xe4\x93\x02\x1c*\x11/admin/keys/{key}b\x07\x61pi_keyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"connectors/v1/access_service.proto\x12\rconnectors.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x02\n\x06\x41piKey\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x05roles\x18\x03 \x03(\x0e\x32\x13.connectors.v1.RoleB\x04\xe2\x41\x01\x02\x12\x15\n\x07tenants\x18\x04 \x03(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63redentials\x18\x05 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x14\n\x06prefix\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12,\n\x05rules\x18\n \x03(\x0b\x32\x17.connectors.v1.CallRuleB\x04\xe2\x41\x01\x01\"P\n\x08\x43\x61llRule\x12\x15\n\x07methods\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63redentials\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\"Y\n\x13\x43reateApiKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12,\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x15.connectors.v1.ApiKeyB\x04\xe2\x41\x01\x02\"S\n\x14\x43reateApiKeyResponse\x12&\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.connectors.v1.ApiKey\x12\x13\n\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01\"G\n\x12ListApiKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"W\n\x13ListApiKeysResponse\x12\'\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x15.connectors.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x13RevokeApiKeyRequest\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\">\n\x14RevokeApiKeyResponse\x12&\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.connectors.v1.ApiKey*v\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x10\n\x0cROLE_SIDECAR\x10\x03\x12\x0c\n\x08ROLE_APP\x10\x04\x12\x15\n\x11ROLE_TOKEN_READER\x10\x05\x32\xe8\x02\n\rAccessService\x12o\n\x0c\x43reateApiKey\x12\".connectors.v1.CreateApiKeyRequest\x1a#.connectors.v1.CreateApiKeyResponse\"\x16\x82\xd3\xe4\x93\x02\x10\"\x0b/admin/keys:\x01*\x12i\n\x0bListApiKeys\x12!.connectors.v1.ListApiKeysRequest\x1a\".connectors.v1.ListApiKeysResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/admin/keys\x12{\n\x0cRevokeApiKey\x12\".connectors.v1.RevokeApiKeyRequest\x1a#.connectors.v1.RevokeApiKeyResponse\"\"\x82\xd3\xe4\x93\x02\x1c*\x11/admin/keys/{key}b\x07\x61pi_keyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +52,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY'].fields_by_name['revoke_time']._serialized_options = b'\342A\001\003'
   _globals['_APIKEY'].fields_by_name['prefix']._loaded_options = None
   _globals['_APIKEY'].fields_by_name['prefix']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['rules']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['rules']._serialized_options = b'\342A\001\001'
+  _globals['_CALLRULE'].fields_by_name['methods']._loaded_options = None
+  _globals['_CALLRULE'].fields_by_name['methods']._serialized_options = b'\342A\001\001'
+  _globals['_CALLRULE'].fields_by_name['path']._loaded_options = None
+  _globals['_CALLRULE'].fields_by_name['path']._serialized_options = b'\342A\001\002'
+  _globals['_CALLRULE'].fields_by_name['credentials']._loaded_options = None
+  _globals['_CALLRULE'].fields_by_name['credentials']._serialized_options = b'\342A\001\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['key_id']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['key_id']._serialized_options = b'\342A\001\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['api_key']._loaded_options = None
@@ -70,22 +78,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCESSSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\202\323\344\223\002\r\022\013/admin/keys'
   _globals['_ACCESSSERVICE'].methods_by_name['RevokeApiKey']._loaded_options = None
   _globals['_ACCESSSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\202\323\344\223\002\034*\021/admin/keys/{key}b\007api_key'
-  _globals['_ROLE']._serialized_start=929
-  _globals['_ROLE']._serialized_end=1047
+  _globals['_ROLE']._serialized_start=1057
+  _globals['_ROLE']._serialized_end=1175
   _globals['_APIKEY']._serialized_start=150
-  _globals['_APIKEY']._serialized_end=483
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=485
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=574
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=576
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=659
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=661
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=732
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=734
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=821
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=823
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=863
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=865
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=927
-  _globals['_ACCESSSERVICE']._serialized_start=1050
-  _globals['_ACCESSSERVICE']._serialized_end=1410
+  _globals['_APIKEY']._serialized_end=529
+  _globals['_CALLRULE']._serialized_start=531
+  _globals['_CALLRULE']._serialized_end=611
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=613
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=702
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=704
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=787
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=789
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=860
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=862
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=949
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=951
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=991
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=993
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1055
+  _globals['_ACCESSSERVICE']._serialized_start=1178
+  _globals['_ACCESSSERVICE']._serialized_end=1538
 # @@protoc_insertion_point(module_scope)

@@ -71,6 +71,7 @@ class ApiKey(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A lower-case DNS label; it stands in the key itself (`cnk_{id}_...`), and is no secret."""
     display_name: _builtins.str
@@ -101,6 +102,10 @@ class ApiKey(_message.Message):
     def revoke_time(self) -> _timestamp_pb2.Timestamp:
         """When it was revoked. Unset: it was not."""
 
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallRule]:
+        """The calls it may make, up to 50, for keys whose only role is `app`. A call is allowed if one rule allows it. Unset: any call."""
+
     def __init__(
         self,
         *,
@@ -113,14 +118,53 @@ class ApiKey(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         prefix: _builtins.str = ...,
+        rules: _abc.Iterable[Global___CallRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credentials", b"credentials", "display_name", b"display_name", "expire_time", b"expire_time", "id", b"id", "prefix", b"prefix", "revoke_time", b"revoke_time", "roles", b"roles", "tenants", b"tenants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credentials", b"credentials", "display_name", b"display_name", "expire_time", b"expire_time", "id", b"id", "prefix", b"prefix", "revoke_time", b"revoke_time", "roles", b"roles", "rules", b"rules", "tenants", b"tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
+
+@_typing.final
+class CallRule(_message.Message):
+    """Calls that are allowed. The path is judged as it is sent, in every reading of its percent-encoding; a call with a header or
+    query parameter that overrides its method or path (`X-HTTP-Method-Override`, `_method`) is refused.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHODS_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Below the integration's base URL, beginning with `/`; `*` stands for one segment that is not empty, `**` at the end for any
+    number of them: `/v1/pages/*`, `/v1/**`. Case counts; no percent-encoding. Up to 512 characters.
+    """
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In capitals. GET allows HEAD too. Unset: any."""
+
+    @_builtins.property
+    def credentials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Credential ids. Unset: all of the key's scope."""
+
+    def __init__(
+        self,
+        *,
+        methods: _abc.Iterable[_builtins.str] | None = ...,
+        path: _builtins.str = ...,
+        credentials: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "methods", b"methods", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallRule: _TypeAlias = CallRule  # noqa: Y015
 
 @_typing.final
 class CreateApiKeyRequest(_message.Message):

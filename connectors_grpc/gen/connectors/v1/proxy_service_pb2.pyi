@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from connectors_grpc.gen.connectors.v1 import access_service_pb2 as _access_service_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -423,6 +424,7 @@ class AppGrant(_message.Message):
     CREDENTIALS_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The key's id."""
     @_builtins.property
@@ -441,6 +443,10 @@ class AppGrant(_message.Message):
     def ttl(self) -> _duration_pb2.Duration:
         """Ask again after so long; after 4 s at most while no WatchLeases stream is up."""
 
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[_access_service_pb2.CallRule]:
+        """The calls it may make, judged by the sidecar for each. Unset: any."""
+
     def __init__(
         self,
         *,
@@ -449,10 +455,11 @@ class AppGrant(_message.Message):
         credentials: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
+        rules: _abc.Iterable[_access_service_pb2.CallRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "expire_time", b"expire_time", "key_id", b"key_id", "tenants", b"tenants", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "expire_time", b"expire_time", "key_id", b"key_id", "rules", b"rules", "tenants", b"tenants", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

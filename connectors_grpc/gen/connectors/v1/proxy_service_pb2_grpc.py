@@ -65,7 +65,8 @@ class ProxyServiceServicer:
         """Makes one call. Bodies are bounded: 4 MiB each way; use a sidecar for more.
 
         Caller: app, for the tenants and credentials of its scope.
-        Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED, PROVIDER_UNAVAILABLE. Retry: as safe as the method.
+        Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
+        PROVIDER_UNAVAILABLE. Retry: as safe as the method.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,8 @@ class ProxyServiceStub:
     """Makes one call. Bodies are bounded: 4 MiB each way; use a sidecar for more.
 
     Caller: app, for the tenants and credentials of its scope.
-    Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED, PROVIDER_UNAVAILABLE. Retry: as safe as the method.
+    Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
+    PROVIDER_UNAVAILABLE. Retry: as safe as the method.
     """
     CallStream: _grpc.StreamStreamMultiCallable[_proxy_service_pb2.CallStreamRequest, _proxy_service_pb2.CallStreamResponse]
     """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
@@ -71,7 +72,8 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
     """Makes one call. Bodies are bounded: 4 MiB each way; use a sidecar for more.
 
     Caller: app, for the tenants and credentials of its scope.
-    Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED, PROVIDER_UNAVAILABLE. Retry: as safe as the method.
+    Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
+    PROVIDER_UNAVAILABLE. Retry: as safe as the method.
     """
     CallStream: _aio.StreamStreamMultiCallable[_proxy_service_pb2.CallStreamRequest, _proxy_service_pb2.CallStreamResponse]  # type: ignore[assignment]
     """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
@@ -108,7 +110,8 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes one call. Bodies are bounded: 4 MiB each way; use a sidecar for more.
 
         Caller: app, for the tenants and credentials of its scope.
-        Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED, PROVIDER_UNAVAILABLE. Retry: as safe as the method.
+        Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
+        PROVIDER_UNAVAILABLE. Retry: as safe as the method.
         """
 
     @_abc_1.abstractmethod
