@@ -54,9 +54,9 @@ PATIENT = frozenset(
     )
 )
 """RPCs that only read, or hand out: they may begin anew. A write's outcome may be unknown, and is for its caller to judge."""
-
 PATIENT_STREAMS = frozenset(("/connectors.v1.CredentialService/ImportCredentials",))
 """Streams whose callers wait anyway. Others turn to another server at once."""
+
 log = logs.get("rpc")
 
 
@@ -105,7 +105,6 @@ class Boundary:
             raise ConnectorsError(Reason.API_KEY_MISSING)
         return await self._access.authenticate(key)
 
-    @staticmethod
     async def _patiently(self, key: Secret | None) -> ApiKey:
         """As `_authenticate`, waiting for a Vault that is away."""
         pause, until = FIRST_PAUSE, time.monotonic() + LONGEST_WAIT
@@ -118,6 +117,7 @@ class Boundary:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
+    @staticmethod
     def _rule(method: str, admitted: ApiKey) -> policy.Rule:
         """The method's rule, if it lets the key in. Raises: PERMISSION_DENIED (no rule: nothing is open by omission)."""
         rule = policy.RULES.get(method)
