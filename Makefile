@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: help up test check cover bounds gen lint type lock bench docs clean
+.PHONY: help up test check cover bounds gen lint type lock bench fuzz docs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ type: .venv/.dev ## mypy, strict
 
 gen: .venv/.dev ## Write the stubs under connectors_grpc/gen from proto/
 	@$(BIN)/python scripts/gen.py
+
+bench: .venv/.dev ## The sidecar beside haproxy, nginx, Envoy and others (ARGS="--quick"); about 15 minutes
+	@$(BIN)/python -m bench.sidecar $(ARGS)
+
+fuzz: .venv/.dev ## Fuzz the sidecar's engine, guided by coverage, for FOR=120 seconds
+	@$(BIN)/python -m bench.fuzz $(or $(FOR),120)
 
 docs: .venv/.dev ## Write the generated pages under docs/ from the code
 	@$(BIN)/python scripts/docs.py

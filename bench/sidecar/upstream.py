@@ -96,7 +96,9 @@ def certificates(work: Path) -> None:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("upstream.test")])
+    address = x509.SubjectAlternativeName(
+        [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("upstream.test")]
+    )
     leaf = (
         _signed(x509.Name.from_rfc4514_string("CN=upstream.test"), ca_name, leaf_key)
         .add_extension(address, critical=False)

@@ -187,7 +187,8 @@ class Message:
 def read_requests(data: bytes) -> tuple[list[Message], str]:
     """All whole requests as h11 reads them, and how the reading ended: `more` or `refused`."""
     reader = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST)
-    reader.receive_data(data)
+    if data:
+        reader.receive_data(data)
     out: list[Message] = []
     head, body = None, b""
     try:
@@ -218,7 +219,8 @@ def read_answer(method: bytes, data: bytes, *, ended: bool) -> tuple[Message | N
     reader.send(h11.EndOfMessage())
     head, body = None, b""
     try:
-        reader.receive_data(data)
+        if data:  # nothing at all would tell h11 that the connection ended
+            reader.receive_data(data)
         if ended:
             reader.receive_data(b"")
         while True:

@@ -1,4 +1,4 @@
-"""The proxies. Each does the same for a request to /~{tenant}/notes/rest: put in that tenant's bearer, or refuse; pass the rest on."""
+"""The proxies. For /~{tenant}/notes/rest each puts in that tenant's bearer, or refuses, and passes the rest on."""
 
 from bench.sidecar.peers.base import NotInstalled, Peer, Setup
 from bench.sidecar.peers.native import Envoy, EnvoyInjector, Haproxy, Nginx

@@ -28,7 +28,9 @@ async def handle(request: web.Request) -> web.StreamResponse:
     async with request.app["client"].request(
         request.method, url, headers=headers, data=body, allow_redirects=False
     ) as got:
-        answer = web.StreamResponse(status=got.status, headers=CIMultiDict((k, v) for k, v in got.headers.items() if k.lower() not in HOP))
+        answer = web.StreamResponse(
+            status=got.status, headers=CIMultiDict((k, v) for k, v in got.headers.items() if k.lower() not in HOP)
+        )
         await answer.prepare(request)
         async for piece in got.content.iter_any():
             await answer.write(piece)

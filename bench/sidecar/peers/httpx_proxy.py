@@ -13,7 +13,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 PORT, UPSTREAM, TOKENS, CA = sys.argv[1:]
-HOP = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"host", b"authorization"))
+HOP = frozenset(
+    (b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"host", b"authorization")
+)
 tokens = json.loads(Path(TOKENS).read_text())
 client = httpx.AsyncClient(
     verify=ssl.create_default_context(cafile=CA), limits=httpx.Limits(max_connections=256, max_keepalive_connections=256),
