@@ -25,6 +25,9 @@ from connectors_grpc.ports import Audit, Change, Changes, Clock
 from connectors_grpc.secret import Secret
 from connectors_grpc.tenants import Tenants
 
+STORE_ATTEMPTS = 5
+"""Of one call that names no version. Each that is lost, another writer won."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewMaterial:
@@ -85,7 +88,8 @@ class Managing:
     ) -> Credential:
         """Seal the material with the hosts of the definition as it is now, over whatever is there.
 
-        `version` other than 0 must be the current one. A credential of another integration is not replaced; with
+        `version` other than 0 must be the current one; with 0, a write that another one came before (of a refresh, of a key's
+        rotation) is made again over what is there then. A credential of another integration is not replaced; with
         `same_account`, neither is one of another account.
         Raises: CONFLICT, INVALID_FIELD (the material can't fill the templates), INTEGRATION_NOT_CONFIGURED, ACCOUNT_MISMATCH.
         """
@@ -96,48 +100,29 @@ class Managing:
         material = Material(
             integration.id, new.fields, hosts, new.refresh_token, new.token_type, _inputs(integration, new)
         )
-        there = await self._keeper.read(tenant, credential_id)
-        old = None if there is None else there.credential
-        if old is not None and old.integration != integration.id and old.state is not CredentialState.REVOKED:
-            raise ConnectorsError(Reason.ALREADY_EXISTS, {"credential": credential_id, "integration": old.integration})
-        if version not in (0, 0 if old is None else old.version):
-            raise ConnectorsError(Reason.CONFLICT)
-        if same_account and old is not None and old.state is not CredentialState.REVOKED:
-            _check_account(integration, old, new)
-        now, minted = self._clock.now(), new.inputs is not None
-        event = lifecycle.Event.GRANTED
-        credential = Credential(
-            tenant=tenant.id,
-            id=credential_id,
-            integration=integration.id,
-            kind=new.kind,
-            state=lifecycle.next_state(CredentialState.PENDING if old is None else old.state, event),
-            generation=1 if old is None else old.generation + 1,
-            create_time=now if old is None else old.create_time,
-            update_time=now,
-            enabled=True if old is None else old.enabled,
-            granted_scopes=new.scopes,
-            requested_scopes=new.requested_scopes or _default_scopes(integration, minted),
-            hosts=hosts,
-            issue_time=new.issue_time or now,
-            # What is minted has ended before it began: it is due at its first use.
-            expire_time=now if minted else new.expire_time or _default_end(integration, new, now),
-            refreshable=minted or new.refresh_token is not None,
-            origin="" if new.refresh_token is None else fingerprint(new.refresh_token),
-            account=new.account,
-            minted=minted,
-            labels=dict(labels) if labels else (old.labels if old else {}),
-            version=old.version if old else await self._keeper.version(tenant, credential_id),
-        )
-        try:
-            ciphertext = await self._keeper.seal(tenant, credential_id, material)
-            held = await self._keeper.write(tenant, Held(credential, ciphertext))
-        except Conflict:
-            raise ConnectorsError(Reason.CONFLICT) from None
-        except KeyMissing:
-            raise ConnectorsError(Reason.TENANT_NOT_FOUND, {"tenant": tenant.id}) from None
-        self._done("StoreCredential", caller, held.credential, "stored")
-        return held.credential
+        for _ in range(STORE_ATTEMPTS):
+            there = await self._keeper.read(tenant, credential_id)
+            old = None if there is None else there.credential
+            _check_place(integration, credential_id, old, version)
+            if same_account and old is not None and old.state is not CredentialState.REVOKED:
+                _check_account(integration, old, new)
+            current = old.version if old else await self._keeper.version(tenant, credential_id)
+            credential = _granted(
+                tenant, integration, credential_id, new, old, now=self._clock.now(), labels=labels, version=current
+            )
+            try:
+                # Sealed anew each time: a rotation may have come between, whose old key is about to be trimmed.
+                ciphertext = await self._keeper.seal(tenant, credential_id, material)
+                held = await self._keeper.write(tenant, Held(credential, ciphertext))
+            except Conflict:
+                if version:
+                    break
+                continue
+            except KeyMissing:
+                raise ConnectorsError(Reason.TENANT_NOT_FOUND, {"tenant": tenant.id}) from None
+            self._done("StoreCredential", caller, held.credential, "stored")
+            return held.credential
+        raise ConnectorsError(Reason.CONFLICT)
 
     async def find(self, tenant: Tenant, credential_id: CredentialId) -> Credential | None:
         """What is there, if anything."""
@@ -251,6 +236,54 @@ class Managing:
             generation=credential.generation,
             result=result,
         )
+
+
+def _check_place(integration: Integration, credential_id: CredentialId, old: Credential | None, version: int) -> None:
+    """Whether this integration's credential may stand where `old` does. Raises: ALREADY_EXISTS, CONFLICT."""
+    if old is not None and old.integration != integration.id and old.state is not CredentialState.REVOKED:
+        raise ConnectorsError(Reason.ALREADY_EXISTS, {"credential": credential_id, "integration": old.integration})
+    if version not in (0, 0 if old is None else old.version):
+        raise ConnectorsError(Reason.CONFLICT)
+
+
+def _granted(
+    tenant: Tenant,
+    integration: Integration,
+    credential_id: CredentialId,
+    new: NewMaterial,
+    old: Credential | None,
+    *,
+    now: datetime,
+    labels: Mapping[str, str] | None,
+    version: int,
+) -> Credential:
+    """The record of what is stored, over `old`."""
+    assert integration.api is not None
+    minted = new.inputs is not None
+    state = CredentialState.PENDING if old is None else old.state
+    return Credential(
+        tenant=tenant.id,
+        id=credential_id,
+        integration=integration.id,
+        kind=new.kind,
+        state=lifecycle.next_state(state, lifecycle.Event.GRANTED),
+        generation=1 if old is None else old.generation + 1,
+        create_time=now if old is None else old.create_time,
+        update_time=now,
+        enabled=True if old is None else old.enabled,
+        granted_scopes=new.scopes,
+        requested_scopes=new.requested_scopes or _default_scopes(integration, minted),
+        hosts=sealed_hosts(integration.api),
+        issue_time=new.issue_time or now,
+        # What is minted has ended before it began: it is due at its first use.
+        expire_time=now if minted else new.expire_time or _default_end(integration, new, now),
+        refreshable=minted or new.refresh_token is not None,
+        origin="" if new.refresh_token is None else fingerprint(new.refresh_token),
+        account=new.account,
+        minted=minted,
+        labels=dict(labels) if labels else (old.labels if old else {}),
+        version=version,
+    )
 
 
 def _default_end(integration: Integration, new: NewMaterial, now: datetime) -> datetime | None:
