@@ -30,6 +30,7 @@ from connectors_grpc.credentials.sweeping import Sweeping
 from connectors_grpc.deleting import Deleting
 from connectors_grpc.errors import ConnectorsError
 from connectors_grpc.fleet import Fleet
+from connectors_grpc.http import reference
 from connectors_grpc.http.app import Health, HttpFace
 from connectors_grpc.http.listening import listening
 from connectors_grpc.http.rest import Rest
@@ -144,7 +145,12 @@ async def running(settings: ServerSettings, *, clock: Clock | None = None) -> As
         await server.start()
         stack.push_async_callback(server.stop, GRACE)
         rest = Rest(boundary, DESCRIPTORS, built.servicers.handlers())
-        face = HttpFace(built.connecting, _healthy(vault), base_url=settings.base_url, routes=rest.routes())
+        face = HttpFace(
+            built.connecting,
+            _healthy(vault),
+            base_url=settings.base_url,
+            routes=[*rest.routes(), *reference.routes(boundary)],
+        )
         await stack.enter_async_context(listening(face.application(), settings))
         await stack.enter_async_context(done_now_and_then(built.chores))
         stack.push_async_callback(server.drain)

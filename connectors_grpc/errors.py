@@ -72,6 +72,8 @@ class Reason(StrEnum):
     OPERATION_NOT_FOUND = "OPERATION_NOT_FOUND"
     AUTHORIZATION_PENDING = "AUTHORIZATION_PENDING"
     ACCOUNT_MISMATCH = "ACCOUNT_MISMATCH"
+    ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
+    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ MEANING: Mapping[Reason, Meaning] = {
     _R.WRONG_HOST: _M(Code.INVALID_ARGUMENT, 421, "The Host header is not one of this listener's names."),
     _R.MALFORMED_REQUEST: _M(Code.INVALID_ARGUMENT, 400, "The request is malformed."),
     _R.BROWSER_REFUSED: _M(Code.PERMISSION_DENIED, 403, "Requests of browser pages are refused here."),
-    _R.METHOD_NOT_ALLOWED: _M(Code.INVALID_ARGUMENT, 405, "TRACE and CONNECT are never passed on."),
+    _R.METHOD_NOT_ALLOWED: _M(Code.INVALID_ARGUMENT, 405, "The path does not take this method: see the Allow header."),
     _R.UPSTREAM_UNREACHABLE: _M(Code.UNAVAILABLE, 502, "The upstream can't be reached: retry in a moment."),
     _R.UPSTREAM_TIMEOUT: _M(Code.DEADLINE_EXCEEDED, 504, "The upstream did not answer in time."),
     _R.PATH_NOT_ALLOWED: _M(
@@ -179,6 +181,12 @@ MEANING: Mapping[Reason, Meaning] = {
         Code.FAILED_PRECONDITION,
         409,
         "Another account consented: log in as the one that is connected, or start with `allow_account_change`.",
+    ),
+    _R.ROUTE_NOT_FOUND: _M(
+        Code.NOT_FOUND, 404, "There is no such path: GET /openapi.json, with a key, shows those that there are."
+    ),
+    _R.UNSUPPORTED_MEDIA_TYPE: _M(
+        Code.INVALID_ARGUMENT, 415, "Bodies are JSON, not compressed: send `Content-Type: application/json`."
     ),
     _R.OPERATION_NOT_FOUND: _M(Code.NOT_FOUND, 404, "There is no such operation, or it ended more than a day ago."),
 }

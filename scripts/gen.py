@@ -1,4 +1,4 @@
-"""Write the stubs under connectors_grpc/gen from proto/, or check that they are current (`--check`).
+"""Write stubs and OpenAPI document under connectors_grpc/gen from proto/, or check that they are current (`--check`).
 
 protoc writes `from connectors.v1 import ...`; the stubs live inside our package, so that import is rewritten. The google.api
 annotations come from the googleapis-common-protos wheel: linked into .venv/googleapis for buf, never committed.
@@ -7,6 +7,7 @@ annotations come from the googleapis-common-protos wheel: linked into .venv/goog
 from __future__ import annotations
 
 import filecmp
+import json
 import re
 import shutil
 import sys
@@ -15,13 +16,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import grpc_tools
+from google.api import annotations_pb2, field_behavior_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
+
+from connectors_grpc.http import openapi
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 GEN = ROOT / "connectors_grpc" / "gen"
+DESCRIPTOR_SET = "connectors.binpb"
 BUF_DEPENDENCY = ROOT / ".venv" / "googleapis"
 GOOGLE = ("google/api/annotations.proto", "google/api/http.proto", "google/api/field_behavior.proto")
+SERVICES = ("TenantService", "IntegrationService", "CredentialService", "ProxyService", "AccessService")
+EXTENSIONS = (annotations_pb2, field_behavior_pb2)  # imported so that options with them can be read
 IMPORTS = ((r"^from connectors\.v1 import", "from connectors_grpc.gen.connectors.v1 import"),)
 IMPORTS += ((r"^import connectors\.v1\.", "import connectors_grpc.gen.connectors.v1."),)
 IMPORTS += ((r"(?<![\w.])_?connectors\.v1\.(\w+_pb2)", r"connectors_grpc.gen.connectors.v1.\1"),)
@@ -58,10 +66,17 @@ def generate(out: Path) -> None:
         f"--grpc_python_out={out}",
         f"--mypy_out=quiet:{out}",
         f"--mypy_grpc_out=quiet:{out}",
+        f"--descriptor_set_out={out / DESCRIPTOR_SET}",
+        "--include_imports",
+        "--include_source_info",
         *sources,
     ]
     if protoc.main(arguments) != 0:
         raise SystemExit("protoc failed")
+    files = FileDescriptorSet.FromString((out / DESCRIPTOR_SET).read_bytes())
+    (out / DESCRIPTOR_SET).unlink()
+    document = openapi.document(files, [f"connectors.v1.{name}" for name in SERVICES])
+    (out / openapi.FILE).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     for path in [*out.rglob("*.py"), *out.rglob("*.pyi")]:
         text = path.read_text()
         for pattern, replacement in IMPORTS:
@@ -76,8 +91,8 @@ def differing(fresh: Path, committed: Path) -> list[str]:
     names = {
         str(path.relative_to(root))
         for root in (fresh, committed)
-        for path in root.rglob("*.py*")
-        if path.suffix in (".py", ".pyi")
+        for path in root.rglob("*")
+        if path.suffix in (".py", ".pyi", ".json")
     }
     return sorted(
         name

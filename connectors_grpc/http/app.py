@@ -9,15 +9,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from connectors_grpc.boundary import translate
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.domain.ids import IntegrationId, is_label
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.http import pages
+from connectors_grpc.http.rest import refusal
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -56,7 +59,9 @@ class HttpFace:
             Route("/oauth/callback/{integration}", self.callback, methods=["GET"]),
             *self._routes,
         ]
-        application = Starlette(routes=routes, exception_handlers={404: not_found, 405: not_found})
+        application = Starlette(
+            routes=routes, exception_handlers={404: not_found, 405: wrong_method}, middleware=[Middleware(AsSent)]
+        )
         # Or a slash too many would be answered by a redirect to whatever Host says.
         application.router.redirect_slashes = False
         return application
@@ -153,5 +158,25 @@ def _failed(error: Exception) -> Response:
 
 async def not_found(_request: Request, _error: Exception | None) -> Response:
     """Nothing here."""
-    body = {"type": "about:blank", "title": "Not Found", "status": 404, "reason": "MALFORMED_REQUEST"}
-    return Response(json.dumps(body), 404, headers=HEADERS, media_type="application/problem+json")
+    return refusal(ConnectorsError(Reason.ROUTE_NOT_FOUND), HEADERS)
+
+
+async def wrong_method(request: Request, _error: Exception | None) -> Response:
+    """The path is there, but not for this method: `Allow` names those that it takes.  Source: RFC 9110 section 15.5.6."""
+    router = request.scope["app"].router
+    found = [route for route in router.routes if route.matches(request.scope)[0] is not Match.NONE]
+    allowed = sorted(set[str]().union(*(route.methods or () for route in found)))
+    return refusal(ConnectorsError(Reason.METHOD_NOT_ALLOWED), {**HEADERS, "Allow": ", ".join(allowed)})
+
+
+class AsSent:
+    """Routes by the path as it was sent: `%2F` within an identifier is no separator. Endpoints decode what they use."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "http":
+            scope["path"] = scope["raw_path"].decode("ascii", "replace")
+        await self._application(scope, receive, send)

@@ -29,6 +29,7 @@ async def listening(application: Starlette, settings: ServerSettings) -> AsyncIt
         lifespan="off",
         limit_concurrency=500,
         http=BoundedProtocol,
+        ws="none",
         timeout_keep_alive=15,
         timeout_graceful_shutdown=5,
         ssl_certfile=settings.tls_cert,

@@ -19,6 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from connectors_grpc.errors import ConnectorsError, invalid
 
 PARAMETER = re.compile(r"\{([a-z_.]+)\}")
+NUMBER = re.compile(r"-?[0-9]{1,19}")
 BAD_FIELD = re.compile(r"(?:no field named \"|Failed to parse )([A-Za-z_.\[\]0-9]{1,100})")
 VERBS = ("get", "put", "post", "delete", "patch")
 MOST_PARAMETERS = 100
@@ -55,6 +56,11 @@ def bindings(services: Iterable[Any]) -> Iterator[Binding]:
                     yield _binding(f"/{service.full_name}/{method.name}", method, each)
 
 
+def shape(template: str) -> str:
+    """The template without its parameters' names: two of one shape are one path."""
+    return PARAMETER.sub("{}", template)
+
+
 def _binding(rpc: str, method: Any, rule: http_pb2.HttpRule) -> Binding:
     verb = rule.WhichOneof("pattern")
     return Binding(
@@ -63,7 +69,7 @@ def _binding(rpc: str, method: Any, rule: http_pb2.HttpRule) -> Binding:
 
 
 def read_request(binding: Binding, path: Mapping[str, str], query: Sequence[tuple[str, str]], body: bytes) -> Message:
-    """The request that path, query and body say together; the path has the last word.
+    """The request that path, query and body say together; the path, by the template's names, has the last word.
 
     Raises: INVALID_FIELD, naming the field. What came is never repeated.
     """
@@ -100,9 +106,9 @@ def read_json(body: bytes) -> Json:
     if not body:
         return {}
     try:
-        found = json.loads(body, object_pairs_hook=_once)
+        found = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise invalid("body", "a JSON object is wanted, each name once") from None
+        raise invalid("body", "a JSON object in UTF-8 is wanted, each name once") from None
     if not isinstance(found, dict):
         raise invalid("body", "a JSON object is wanted")
     return found
@@ -115,23 +121,27 @@ def _once(pairs: list[tuple[str, Any]]) -> Json:
     return found
 
 
+def _no_constant(_text: str) -> None:
+    raise ValueError("NaN and Infinity are no JSON")
+
+
 def _put_query(binding: Binding, given: Json, query: Sequence[tuple[str, str]]) -> None:
     """Query parameters by field path; each scalar once, repeated ones as often as they like."""
     if len(query) > MOST_PARAMETERS:
         raise invalid("query", f"at most {MOST_PARAMETERS} parameters")
     seen = set()
     for name, text in query:
-        field = _field(binding.request, name)
-        if field is None or name.split(".")[0] == binding.body:
+        field, path = _field(binding.request, name)
+        if field is None or path[0] == binding.body:
             raise invalid(_shown(name), "there is no such parameter")
         value = _scalar(field, name, text)
         if field.is_repeated:
-            _put(given, name.split("."), [*_got(given, name.split(".")), value])
+            _put(given, path, [*_got(given, path), value])
             continue
-        if name in seen:
+        if path in seen:
             raise invalid(name, "once is enough")
-        seen.add(name)
-        _put(given, name.split("."), value)
+        seen.add(path)
+        _put(given, path, value)
 
 
 def _shown(name: str) -> str:
@@ -139,19 +149,23 @@ def _shown(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_.]{1,64}", name) else "query"
 
 
-def _field(descriptor: Any, path: str) -> Any:
-    """The field that a query parameter names: scalars, lists of them, and well-known types that JSON writes as a string."""
-    field = None
-    for name in path.split("."):
+def _field(descriptor: Any, name: str) -> tuple[Any, tuple[str, ...]]:
+    """The field that a query parameter names in either spelling, and its path in the contract's; None if there is none.
+
+    Scalars, lists of them, and well-known types that JSON writes as a string.
+    """
+    field, path = None, []
+    for part in name.split("."):
         if descriptor is None:
-            return None
-        field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
+            return None, ()
+        field = descriptor.fields_by_name.get(part) or descriptor.fields_by_camelcase_name.get(part)
         if field is None:
-            return None
+            return None, ()
+        path.append(field.name)
         descriptor = field.message_type
     if descriptor is not None and not descriptor.full_name.startswith(WELL_KNOWN):
-        return None
-    return field
+        return None, ()
+    return field, tuple(path)
 
 
 def _scalar(field: Any, name: str, text: str) -> Any:
@@ -159,27 +173,32 @@ def _scalar(field: Any, name: str, text: str) -> Any:
         if text not in ("true", "false"):
             raise invalid(name, "true or false is wanted")
         return text == "true"
+    if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_INT64) and NUMBER.fullmatch(text) is None:
+        raise invalid(name, "a whole number is wanted")
     return text
 
 
-def _got(given: Json, path: list[str]) -> list[Any]:
+def _got(given: Json, path: Sequence[str]) -> list[Any]:
     value: Any = given
     for name in path:
         value = value.get(name, {}) if isinstance(value, dict) else {}
     return value if isinstance(value, list) else []
 
 
-def _put(given: Json, path: list[str], value: Any) -> None:
-    """Set a nested member, in place of what was there under either of its two names."""
-    for name in path[:-1]:
-        inner = given.get(name)
+def _put(given: Json, path: Sequence[str], value: Any) -> None:
+    """Set a nested member, in place of what was there under either of its two names. Raises: INVALID_FIELD."""
+    *parents, last = path
+    for name in parents:
+        inner = given.setdefault(_camel(name) if _camel(name) in given else name, {})
         if not isinstance(inner, dict):
-            inner = {}
-            given[name] = inner
+            raise invalid(name, "a JSON object is wanted")
         given = inner
-    camel = re.sub(r"_([a-z])", lambda match: match[1].upper(), path[-1])
-    given.pop(camel, None)
-    given[path[-1]] = value
+    given.pop(_camel(last), None)
+    given[last] = value
+
+
+def _camel(name: str) -> str:
+    return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)
 
 
 def _parse(binding: Binding, given: Json) -> Message:

@@ -166,7 +166,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: a web site that posts to localhost.
     """
     ERROR_REASON_METHOD_NOT_ALLOWED: _ErrorReason.ValueType  # 36
-    """Only over HTTP, 405. The method is never passed on.
+    """Only over HTTP, 405. The path does not take the method, the `Allow` header says which; a sidecar never passes it on.
     Example: TRACE.
     """
     ERROR_REASON_UPSTREAM_UNREACHABLE: _ErrorReason.ValueType  # 37
@@ -196,6 +196,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ACCOUNT_MISMATCH: _ErrorReason.ValueType  # 43
     """FAILED_PRECONDITION. The person consented with another account than the credential's. Nothing was changed.
     Example: a reconnect while logged in at the provider as somebody else.
+    """
+    ERROR_REASON_ROUTE_NOT_FOUND: _ErrorReason.ValueType  # 44
+    """Only over HTTP, 404. There is no such path.
+    Example: GET /tenant, for /tenants.
+    """
+    ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: _ErrorReason.ValueType  # 45
+    """Only over HTTP, 415. The body is not said to be JSON, or is compressed.
+    Example: `Content-Type: application/x-www-form-urlencoded`, curl's default.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -349,7 +357,7 @@ ERROR_REASON_BROWSER_REFUSED: ErrorReason.ValueType  # 35
 Example: a web site that posts to localhost.
 """
 ERROR_REASON_METHOD_NOT_ALLOWED: ErrorReason.ValueType  # 36
-"""Only over HTTP, 405. The method is never passed on.
+"""Only over HTTP, 405. The path does not take the method, the `Allow` header says which; a sidecar never passes it on.
 Example: TRACE.
 """
 ERROR_REASON_UPSTREAM_UNREACHABLE: ErrorReason.ValueType  # 37
@@ -379,5 +387,13 @@ Example: CompleteAuthorization a second after StartAuthorization with `device`.
 ERROR_REASON_ACCOUNT_MISMATCH: ErrorReason.ValueType  # 43
 """FAILED_PRECONDITION. The person consented with another account than the credential's. Nothing was changed.
 Example: a reconnect while logged in at the provider as somebody else.
+"""
+ERROR_REASON_ROUTE_NOT_FOUND: ErrorReason.ValueType  # 44
+"""Only over HTTP, 404. There is no such path.
+Example: GET /tenant, for /tenants.
+"""
+ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: ErrorReason.ValueType  # 45
+"""Only over HTTP, 415. The body is not said to be JSON, or is compressed.
+Example: `Content-Type: application/x-www-form-urlencoded`, curl's default.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
