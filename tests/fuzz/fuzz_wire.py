@@ -8,20 +8,20 @@ The first byte of an input chooses the law and how the rest is cut.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 from typing import Any
 
-import atheris  # type: ignore[import-not-found]
+atheris: Any = importlib.import_module("atheris")
 
 with atheris.instrument_imports(include=["sidecar", "connectors_grpc.inject"]):
     import sidecar.body
     import sidecar.engine  # noqa: F401
     from sidecar.framing import Malformed, parse_request, parse_response
-
-from connectors_grpc.inject import Injection, Plan
-from connectors_grpc.secret import Secret
-from tests.fuzz.laws import answer_law, request_law
-from tests.fuzz.wire import BEFORE, HOST, KEY
+    from connectors_grpc.inject import Injection, Plan
+    from connectors_grpc.secret import Secret
+    from tests.fuzz.laws import answer_law, request_law
+    from tests.fuzz.wire import BEFORE, HOST, KEY
 
 PLAN = Plan.of(
     Injection({"Authorization": Secret("Bearer tok-0123456789abcdef")}, {}),
