@@ -17,9 +17,9 @@ atheris: Any = importlib.import_module("atheris")
 with atheris.instrument_imports(include=["sidecar", "connectors_grpc.inject"]):
     import sidecar.body
     import sidecar.engine  # noqa: F401
-    from sidecar.framing import Malformed, parse_request, parse_response
     from connectors_grpc.inject import Injection, Plan
     from connectors_grpc.secret import Secret
+    from sidecar.framing import Malformed, parse_request, parse_response
     from tests.fuzz.laws import answer_law, request_law
     from tests.fuzz.wire import BEFORE, HOST, KEY
 
