@@ -48,8 +48,6 @@ def admit(head: RequestHead, door: Door) -> Admitted:
     refuse_browsers(marks)
     if head.method in (b"TRACE", b"CONNECT"):
         raise Problem("METHOD_NOT_ALLOWED", close=head.method == b"CONNECT")
-    if b"upgrade" in marks and b"websocket" in marks[b"upgrade"].lower():
-        raise Problem("NOT_IMPLEMENTED")
     key = app_key(head.shown, required=door.key_required)
     where = route(head.target, marks.get(b"x-tenant-id"), door.fixed)
     return Admitted(where, Ask(where.tenant, where.credential, key))

@@ -37,6 +37,8 @@ class Limits:
     """Upstream connections to one origin."""
     waiting: int = 1024
     """Requests that wait for an upstream connection of one origin."""
+    tunnels: int = 512
+    """WebSockets that are open at once. Their idle time is `idle`, either way."""
     kept_body: int = 1 << 20
     """Of one request's body, for one resend."""
     kept_total: int = 64 << 20

@@ -18,7 +18,7 @@ TEXT: Mapping[str, tuple[int, str]] = {
     ),
     "BROWSER_REFUSED": (403, "Requests of browser pages are refused here: call from a program, without Origin."),
     "METHOD_NOT_ALLOWED": (405, "TRACE and CONNECT are never passed on."),
-    "NOT_IMPLEMENTED": (501, "The sidecar does not pass protocol upgrades."),
+    "NOT_IMPLEMENTED": (501, "The sidecar does not pass this protocol upgrade."),
     "API_KEY_MISSING": (
         403,
         "No app key came with the request: put it where the SDK's token goes (Authorization, X-Api-Key), or in X-Connectors-Key.",

@@ -122,6 +122,12 @@ class Downstream(asyncio.BufferedProtocol):
             self.pending += data
             self._hold(_AHEAD, True)
 
+    def taken(self) -> bytes:
+        """What was kept behind the request, now a tunnel's; reading goes on."""
+        data, self.pending = self.pending, b""
+        self._hold(_AHEAD, False)
+        return data
+
     def _read(self, data: bytes) -> None:
         """Find one head and begin its exchange."""
         start = 0

@@ -48,6 +48,7 @@ class Engine:
         self.connections: set[Downstream] = set()
         self.origins: dict[OriginKey, Origin] = {}
         self.kept_total = 0
+        self.tunnels = 0
         self.draining = False
         self.relay = relay
         self.exchange: type[Exchange] = Exchange if relay is None else Relayed
@@ -69,6 +70,7 @@ class Engine:
             "app_connections": len(self.connections),
             "requests_in_flight": len(self.exchanges),
             "upstream_connections": sum(len(origin.every) for origin in self.origins.values()),
+            "websockets": self.tunnels,
             "leases": len(self.leases),
             "watch_up": int(self.leases.watched),
             "lease_hits_total": self.leases.hits,
@@ -126,6 +128,9 @@ class Engine:
             now = self.clock()
             for exchange in [each for each in self.exchanges if each.deadline <= now]:
                 exchange.expired()
+            if self.tunnels:
+                for exchange in [each for each in self.exchanges if each.tunnelled]:
+                    exchange.confirm(now)
             for connection in [each for each in self.connections if each.exchange is None and each.deadline <= now]:
                 connection.sweep(now)
             for origin in self.origins.values():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from connectors_grpc.inject import PathNotAllowed
 from sidecar.admission import Admitted
 from sidecar.body import Body, Chunked, Sized, UntilClose
-from sidecar.engine import heads
+from sidecar.engine import heads, tunnel
 from sidecar.framing import CHUNKED, UNTIL_CLOSE, Fields, Malformed, RequestHead, ResponseHead
 from sidecar.held import Held
 from sidecar.problem import Problem, answer
@@ -57,7 +57,9 @@ class Exchange:
         "retried",
         "sent",
         "task",
+        "tunnelled",
         "unread",
+        "upgrade",
         "upstream",
         "wait",
         "waiting",
@@ -84,6 +86,8 @@ class Exchange:
         self.interims = 0
         self.retried = False
         self.resent = False
+        self.upgrade = False
+        self.tunnelled = False
         self.ended = False
         self.task: asyncio.Task[None] | None = None
         self.wait = Wait.LEASE
@@ -97,6 +101,8 @@ class Exchange:
         Raises: Problem, Malformed. If `held` is still None then, `data` was not looked at.
         """
         self.admitted = admitted
+        if b"upgrade" in self.head.marks:
+            self.upgrade = tunnel.asks(self.head)
         held = self.held = self.engine.leases.find(admitted.ask, now)
         if held is not None:
             self.down.ahead(self._scan(data) if self.head.length else data)
@@ -133,6 +139,10 @@ class Exchange:
             self.sent = heads.request(self.head, held.plan, admitted.route.target)
         except PathNotAllowed:
             raise Problem("PATH_NOT_ALLOWED") from None
+        if self.upgrade:
+            if self.engine.tunnels >= self.engine.limits.tunnels:
+                raise Problem("LIMIT_EXCEEDED", "Too many WebSockets are open.")
+            self.sent = tunnel.upgrading(self.sent)
         self.wait = Wait.CONNECTION
         self.deadline = self.engine.clock() + self.engine.limits.connect
         self.engine.origin(held.origin).acquire(self)
@@ -204,6 +214,8 @@ class Exchange:
     def _await_answer(self) -> None:
         limits = self.engine.limits
         if self.response is not None:
+            if self.tunnelled:
+                self._moved()
             return
         self.wait = Wait.ANSWER if self.request_done else Wait.APP
         self.deadline = self.engine.clock() + (limits.first_byte if self.request_done else limits.upload_idle)
@@ -242,7 +254,46 @@ class Exchange:
                 self.upstream.hold(True)
             self.task = self.engine.spawn(self._cure(held, response))
             return
+        if response.status == 101:
+            self._switch(held, response, data)
+            return
         self._relay(response, data)
+
+    def _switch(self, held: Held, response: ResponseHead, data: bytes) -> None:
+        """From here on both connections are one tunnel; the origin's pool forgets its end. Raises: Malformed."""
+        tunnel.check_granted(response)
+        assert self.upstream is not None
+        self.response = response
+        self._forget_kept()
+        self.upstream.origin.lost(self.upstream)
+        self.tunnelled = True
+        self.engine.tunnels += 1
+        self.request_done = False
+        self.body, self.out_body = tunnel.Opaque(), tunnel.Opaque()
+        self.down.keep_alive = False
+        self.engine.metrics.answered(held.integration, 101)
+        self.down.write(tunnel.upgrading(heads.interim(response, held.plan)) + data)
+        self._moved()
+        early = self.down.taken()
+        if early:
+            self.upload(early)
+
+    def confirm(self, now: float) -> None:
+        """A tunnel outlives its head: whoever loses the right to the credential meanwhile loses the tunnel too."""
+        assert self.admitted is not None
+        if self.task is not None and not self.task.done():
+            return
+        try:
+            if self.engine.leases.find(self.admitted.ask, now) is None:
+                self.task = self.engine.spawn(self._confirm(self.admitted))
+        except Problem as problem:
+            self.fail(problem)
+
+    async def _confirm(self, admitted: Admitted) -> None:
+        try:
+            await self.engine.leases.get(admitted.ask)
+        except Problem as problem:
+            self.fail(problem)
 
     async def _cure(self, held: Held, response: ResponseHead) -> None:
         """A 401 on a refreshable lease: one refresh a generation; then again, or pass the 401."""
@@ -329,6 +380,8 @@ class Exchange:
 
     def _end(self) -> None:
         self.ended = True
+        if self.tunnelled:
+            self.engine.tunnels -= 1
         self._forget_kept()
         self.engine.exchanges.discard(self)
 

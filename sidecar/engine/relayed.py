@@ -19,7 +19,7 @@ from connectors_grpc.secret import Secret
 from sidecar.admission import Admitted
 from sidecar.body import Chunked, Sized, UntilClose
 from sidecar.door import key_text
-from sidecar.engine import heads
+from sidecar.engine import heads, tunnel
 from sidecar.engine.exchange import Exchange, Wait
 from sidecar.framing import CHUNKED, SHOWN, Fields, Malformed, RequestHead, ResponseHead
 from sidecar.problem import Problem
@@ -63,6 +63,8 @@ class Relayed(Exchange):
         """Begin, as Exchange says. Raises: Problem, Malformed."""
         relay = self.engine.relay
         assert relay is not None
+        if b"upgrade" in self.head.marks and tunnel.asks(self.head):
+            raise Problem("NOT_IMPLEMENTED", "A relay passes no WebSockets.")
         shown = key_text(self.head.shown, required=relay.key is None)
         key = Secret(shown.decode("latin-1")) if shown is not None else relay.key
         assert key is not None

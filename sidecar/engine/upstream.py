@@ -80,7 +80,7 @@ class Upstream(asyncio.BufferedProtocol):
             self.partial = b""
             response = parse_response(data[: end + 4], exchange.head.method)
             data = data[end + 4 :]
-            if response.status >= 200:
+            if response.status >= 200 or (response.status == 101 and exchange.upgrade):
                 self.in_body = True
                 exchange.answered(response, data)
                 return
