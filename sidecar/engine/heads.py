@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from urllib.parse import urlsplit
-
-from connectors_grpc.inject import Plan, Target, authority
+from connectors_grpc.inject import Plan, Target
 from connectors_grpc.inject.target import authority
 from sidecar.framing import CHUNKED, Fields, RequestHead, ResponseHead, forget_lines
 from sidecar.held import Held
@@ -81,23 +79,3 @@ def _closely(response: ResponseHead, held: Held, route: Route, head: RequestHead
     if has_links(fields):
         fields = rewrite(fields, Addressing(_ours(route, head), plan.scheme.encode(), plan.authority, plan.base_path))
     return b"".join([b"%b: %b\r\n" % pair for pair in fields])
-
-
-def relayed(
-    status: int, fields: Fields, base_url: str, route: Route, head: RequestHead, *, chunked: bool, keep_alive: bool
-) -> bytes:
-    """What goes to the app where the server made the call: the fields are already those that pass."""
-    if has_links(fields):
-        parts = urlsplit(base_url)
-        ours = b"http://" + head.marks[b"host"] + route.prefix
-        where = Addressing(ours, parts.scheme.encode(), authority(base_url).encode(), parts.path.rstrip("/").encode())
-        fields = rewrite(fields, where)
-    lines = [b"HTTP/1.1 %d " % status, *map(b": ".join, fields)]
-    if route.vary:
-        lines.append(b"Vary: X-Tenant-Id")
-    if chunked:
-        lines.append(b"Transfer-Encoding: chunked")
-    if not keep_alive:
-        lines.append(b"Connection: close")
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
