@@ -26,6 +26,7 @@ from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.credentials.renewing import Renewing
 from connectors_grpc.credentials.revoking import Revoking
+from connectors_grpc.credentials.storing import Storing
 from connectors_grpc.credentials.sweeping import Sweeping
 from connectors_grpc.deleting import Deleting
 from connectors_grpc.errors import ConnectorsError
@@ -86,7 +87,8 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     spill = SpillDirectory(settings.state_dir / "spill")
     leases = RefreshLeases(records, clock, spill.replica)
     calls = InFlight()
-    renewing = Renewing(keeper, tenants, integrations, outbound, leases, spill, changes, audit, clock, calls)
+    storing = Storing(keeper, tenants, integrations, spill, changes, audit, clock)
+    renewing = Renewing(keeper, integrations, outbound, leases, storing, changes, audit, clock, calls)
     refreshing = Refreshing(keeper, integrations, renewing, clock)
     revoking = Revoking(records, tenants, integrations, keeper, outbound, clock)
     managing = Managing(tenants, integrations, keeper, revoking, changes, audit, clock)
@@ -122,7 +124,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
         for cache in (access, tenants, integrations):
             changes.on_change(cache.forget)
         async with changes, refreshing.flights, connecting.flights, operations:
-            chores = (renewing.recover, flows.sweep, operations.sweep, revoking.retry, sweeping.round)
+            chores = (storing.recover, flows.sweep, operations.sweep, revoking.retry, sweeping.round)
             yield Platform(access, servicers, connecting, revoking, chores)
     finally:
         spill.close()

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from connectors_grpc.credentials import renewing
+from connectors_grpc.credentials import renewing, storing
 from connectors_grpc.credentials.refresh_lease import LONG_DEAD, TTL
 from connectors_grpc.embedded import EmbeddedVault
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
@@ -332,7 +332,7 @@ async def test_an_answer_given_up_is_stored_before_anything_is_sent_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage longer than our patience: the refresh ends, its file stays, and the next one begins with it."""
-    monkeypatch.setattr(renewing, "GIVE_UP_AFTER", 0.5)
+    monkeypatch.setattr(storing, "GIVE_UP_AFTER", 0.5)
     account = await make_account(place.calm, place.sim)
     async with place.server("patient") as server:
         with pytest.raises(Refused) as ended:

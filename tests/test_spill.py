@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from connectors_grpc.credentials.answer import Answer
 from connectors_grpc.credentials.keeping import MaterialLost
-from connectors_grpc.credentials.sealing import Answer, open_envelope, read_envelope, seal
+from connectors_grpc.credentials.sealing import open_envelope, read_envelope, seal
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId, TenantUid
 from connectors_grpc.domain.records import Credential, CredentialKind, CredentialState, Material
 from connectors_grpc.ports import DataKey

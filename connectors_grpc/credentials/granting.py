@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+from connectors_grpc.credentials.answer import expires_at
 from connectors_grpc.credentials.flows import Flow
 from connectors_grpc.credentials.identity import identity_request, read_identity
 from connectors_grpc.credentials.insisting import insist
 from connectors_grpc.credentials.managing import Managing, NewMaterial
-from connectors_grpc.credentials.renewing import expires_at
 from connectors_grpc.domain.definition import Integration, OAuth
 from connectors_grpc.domain.records import Credential, CredentialKind, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from connectors_grpc.codec import RecordMalformed
+from connectors_grpc.credentials.answer import fingerprint
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
 from connectors_grpc.credentials.managing import Managing, NewMaterial
-from connectors_grpc.credentials.renewing import fingerprint
 from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Integration
 from connectors_grpc.domain.ids import CredentialId

@@ -9,9 +9,9 @@ from datetime import datetime
 
 from connectors_grpc import lifecycle
 from connectors_grpc.codec import RecordMalformed
+from connectors_grpc.credentials.answer import fingerprint
 from connectors_grpc.credentials.checks import not_found
 from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper
-from connectors_grpc.credentials.renewing import fingerprint
 from connectors_grpc.credentials.revoking import PENDING_DETAIL, ProviderResult, Revoking
 from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Grant, Integration

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import random
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from connectors_grpc import lifecycle, logs
 from connectors_grpc.circuit import Circuits
-from connectors_grpc.codec import RecordMalformed
+from connectors_grpc.credentials.answer import answer_of
 from connectors_grpc.credentials.asking import Asking
 from connectors_grpc.credentials.backoff import Backoff
 from connectors_grpc.credentials.checks import check_state, needs_reauth, not_found
@@ -25,19 +24,16 @@ from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
 from connectors_grpc.credentials.obtaining import Way, way_to_token
 from connectors_grpc.credentials.refresh_lease import TTL, Grip, RefreshLeases, Watched
-from connectors_grpc.credentials.sealing import Answer, open_envelope, read_envelope, seal
-from connectors_grpc.credentials.settling import settle
-from connectors_grpc.domain.definition import Integration, OAuth, OAuthClient, RefreshRotation
+from connectors_grpc.credentials.storing import Storing, audit_refresh
+from connectors_grpc.domain.definition import Integration, OAuthClient
 from connectors_grpc.domain.ids import CredentialId
-from connectors_grpc.domain.records import Credential, Material, Tenant
+from connectors_grpc.domain.records import Credential, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason, VaultUnavailable
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.oauth2.assertions import Stamp
 from connectors_grpc.oauth2.errors import InvalidGrant, TokenError, connectors_error
 from connectors_grpc.oauth2.token_reply import TokenReply
-from connectors_grpc.ports import Audit, Change, Changes, Clock, DataKey, HttpRequest, Outbound, Spill
-from connectors_grpc.secret import Secret
-from connectors_grpc.tenants import Tenants
+from connectors_grpc.ports import Audit, Change, Changes, Clock, DataKey, HttpRequest, Outbound
 
 POLL = 0.1
 """Seconds between two looks of somebody who waits for another's refresh."""
@@ -46,32 +42,11 @@ LOOKS = 20
 LONGEST_WAIT = 2 * TTL
 MARGIN = 2.0
 """Seconds that must be left on the lease beyond the provider's time-out."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Between two tries to store an answer. Short at its longest: nobody else may ask before we have had our try."""
-PATIENCE = 0.3
-"""Seconds that a write may take before the answer is laid on our own disk too: who dies while the Vault is slow loses nothing."""
-GIVE_UP_AFTER = 1800.0
-"""Seconds after which an answer is left to our disk, where the next refresh finds it. One that lies on no disk is never left."""
-
 CIRCUIT_OPEN = "circuit_open"
 PROVIDERS = frozenset((Reason.PROVIDER_UNAVAILABLE, Reason.OAUTH_CLIENT_REFUSED))
 """Failures after which the provider is left alone for a while, as far as this credential goes."""
 
 log = logs.get("refresh")
-
-
-def fingerprint(token: Secret) -> str:
-    """Tells refresh tokens apart without showing them."""
-    return hashlib.sha256(token.reveal().encode()).hexdigest()[:32]
-
-
-def expires_at(reply: TokenReply, oauth: OAuth, sent: datetime) -> datetime | None:
-    """When the token stops being usable; None if nothing says.
-
-    Counts from when we *sent* the request, so that network delay only shortens it.  Source: RFC 6749 section 5.1.
-    """
-    ttl = reply.expires_in or oauth.default_access_token_ttl
-    return None if ttl is None else sent + ttl
 
 
 @dataclass(slots=True)
@@ -95,11 +70,10 @@ class Renewing:
     def __init__(
         self,
         keeper: Keeper,
-        tenants: Tenants,
         integrations: Integrations,
         outbound: Outbound,
         leases: RefreshLeases,
-        spill: Spill,
+        storing: Storing,
         changes: Changes,
         audit: Audit,
         clock: Clock,
@@ -107,17 +81,14 @@ class Renewing:
     ) -> None:
         self._calls = calls
         self._keeper = keeper
-        self._tenants = tenants
         self._integrations = integrations
         self._asking = Asking(outbound, clock)
         self._leases = leases
-        self._spill = spill
+        self._storing = storing
         self._changes = changes
         self._audit = audit
         self._clock = clock
         self._circuits = Circuits()
-        self._left_behind = spill.names()
-        self._recovering = asyncio.Lock()
         self.backoff: Backoff[tuple[str, CredentialId, int]] = Backoff(clock)
 
     async def renew(self, tenant: Tenant, credential_id: CredentialId, seen: int) -> Held:
@@ -125,8 +96,8 @@ class Renewing:
 
         Raises: what `check_state` raises, NEEDS_REAUTH, OAUTH_CLIENT_REFUSED, PROVIDER_UNAVAILABLE, VAULT_UNAVAILABLE.
         """
-        await self.recover()
-        self._check_recovered(tenant, credential_id)
+        await self._storing.recover()
+        self._storing.check_recovered(tenant, credential_id)
         turn = await self._turn(tenant, credential_id, seen)
         if isinstance(turn, Held):
             return turn
@@ -207,8 +178,11 @@ class Renewing:
             raise self._failed(tenant, credential, error) from None
         self._circuits.passed(integration.id)
         self.backoff.succeeded((tenant.uid, credential.id, credential.generation))
-        answer = _answer(tenant, credential, material, reply, oauth, sent)
-        return await self._store(tenant, answer, oauth.refresh_rotation, turn)
+        answer = answer_of(tenant, credential, material, reply, oauth, sent)
+        turn.unstored = True
+        written = await self._storing.store(tenant, answer, oauth.refresh_rotation, turn.key)
+        turn.unstored, turn.version = False, written.credential.version if written else 0
+        return written or await self._current(tenant, credential.id)
 
     async def _ask(self, tenant: Tenant, integration: Integration, way: Way, grip: Grip) -> tuple[TokenReply, datetime]:
         client = await self._integrations.client_for(integration.id, tenant)
@@ -241,7 +215,7 @@ class Renewing:
             self._circuits.left(credential.integration)
         if failure.reason in PROVIDERS:
             self.backoff.failed((tenant.uid, credential.id, credential.generation), failure)
-        self._audited(credential, failure.reason)
+        audit_refresh(self._audit, credential, failure.reason)
         return failure
 
     async def _refused(self, tenant: Tenant, turn: _Turn) -> Held:
@@ -258,149 +232,6 @@ class Renewing:
                 written = await self._keeper.write(tenant, Held(ended, current.ciphertext))
             except Conflict:
                 continue
-            self._audited(written.credential, Reason.NEEDS_REAUTH)
+            audit_refresh(self._audit, written.credential, Reason.NEEDS_REAUTH)
             self._changes.publish(Change(tenant=tenant.id, credential=ended.id))
             raise needs_reauth(written.credential)
-
-    async def _store(self, tenant: Tenant, answer: Answer, rotation: RefreshRotation, turn: _Turn) -> Held:
-        """Store the answer, over whatever happened beside it; the store may be down for a while."""
-        began, pause, spilled = self._clock.monotonic(), FIRST_PAUSE, ""
-        turn.unstored = True
-        while True:
-            writing = asyncio.ensure_future(self._write(tenant, answer, rotation))
-            try:
-                if not (await asyncio.wait((writing,), timeout=PATIENCE))[0]:
-                    spilled = spilled or await self._spilled(answer, turn.key)
-                written = await writing
-            except VaultUnavailable:
-                spilled = spilled or await self._spilled(answer, turn.key)
-                if spilled and self._clock.monotonic() - began > GIVE_UP_AFTER:
-                    self._left_behind.append(spilled)
-                    problem = {"problem": "answer_not_stored"}
-                    raise ConnectorsError(Reason.VAULT_UNAVAILABLE, problem, retry_after=1.0) from None
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
-                continue
-            finally:
-                writing.cancel()
-            turn.unstored, turn.version = False, written.credential.version if written else 0
-            if spilled:
-                self._spill.remove(spilled)
-            if written is None:
-                self._audited(answer.record, "superseded")
-                return await self._current(tenant, answer.record.id)
-            self._audited(written.credential, "refreshed")
-            self._changes.publish(Change(tenant=tenant.id, credential=written.credential.id))
-            return written
-
-    async def _write(self, tenant: Tenant, answer: Answer, rotation: RefreshRotation) -> Held | None:
-        """Write once, settling with rivals; None if what is there is to stay. Raises: VaultUnavailable."""
-        record = answer.record
-        while True:
-            try:
-                ciphertext = await self._keeper.seal(tenant, record.id, answer.material)
-                return await self._keeper.write(tenant, Held(record, ciphertext))
-            except KeyMissing:
-                return None
-            except Conflict:
-                current = await self._keeper.read(tenant, record.id)
-                there = None if current is None else current.credential
-                if current is not None and _is_ours(current.credential, record):
-                    return current  # an attempt that seemed to fail
-                settled = settle(there, answer.record, answer.base_generation, rotation)
-                if settled is None:
-                    return None
-                record = settled
-
-    async def _spilled(self, answer: Answer, key: DataKey) -> str:
-        """Onto our own disk, sealed. Says under which name; empty if that could not be."""
-        name = f"{answer.tenant}.{answer.record.id}.{answer.record.generation}.sealed"
-        kept = await asyncio.to_thread(self._spill.put, name, seal(answer, key))
-        log.warning(
-            "refresh_not_stored_yet",
-            tenant=answer.tenant,
-            credential=answer.record.id,
-            result="spilled" if kept else "in memory",
-        )
-        return name if kept else ""
-
-    async def recover(self) -> None:
-        """Store what an earlier life of this replica left on its disk, before anything is refreshed.
-
-        What can't be opened any more (the tenant was deleted: its key is gone) is removed. What can't be read or stored for now
-        stays, holds up nothing but its own credential, and is tried again.
-        """
-        async with self._recovering:
-            for name in tuple(self._left_behind):
-                try:
-                    await self._restore(name)
-                except MaterialLost:
-                    log.warning("spilled_answer_lost", target=name)
-                    self._spill.remove(name)
-                except FileNotFoundError:
-                    log.warning("spilled_answer_lost", target=name)
-                except (OSError, ConnectorsError, RecordMalformed) as error:
-                    log.warning("spilled_answer_kept", target=name, error=type(error).__name__)
-                    continue
-                self._left_behind.remove(name)
-
-    def _check_recovered(self, tenant: Tenant, credential_id: CredentialId) -> None:
-        """The stored refresh token is not to be sent while our disk has a newer one. Raises: VAULT_UNAVAILABLE."""
-        prefix = f"{tenant.id}.{credential_id}."
-        if any(name.startswith(prefix) for name in self._left_behind):
-            # Not `VaultUnavailable`, which is waited for: this does not pass by itself.
-            raise ConnectorsError(Reason.VAULT_UNAVAILABLE, {"problem": "answer_not_recovered"}, retry_after=1.0)
-
-    async def _restore(self, name: str) -> None:
-        envelope = read_envelope(self._spill.read(name))
-        tenant = await self._tenants.of_uid(envelope.tenant, envelope.tenant_uid)
-        if tenant is None:
-            raise MaterialLost
-        key = await self._keeper.unwrap(tenant, envelope.credential, envelope.wrapped)
-        answer = open_envelope(envelope, key)
-        rotation = RefreshRotation.AT_ONCE
-        with contextlib.suppress(ConnectorsError):
-            integration = await self._integrations.get(answer.record.integration)
-            rotation = integration.oauth.refresh_rotation if integration.oauth else rotation
-        written = await self._write(tenant, answer, rotation)
-        self._spill.remove(name)
-        self._audited(answer.record, "superseded" if written is None else "recovered")
-        if written is not None:
-            self._changes.publish(Change(tenant=tenant.id, credential=written.credential.id))
-
-    def _audited(self, credential: Credential, result: str) -> None:
-        self._audit.record(
-            "RefreshCredential",
-            caller="platform",
-            tenant=credential.tenant,
-            target=credential.id,
-            generation=credential.generation,
-            result=result,
-        )
-
-
-def _is_ours(current: Credential, record: Credential) -> bool:
-    """Whether what is stored is what we wanted to store."""
-    ours = (record.generation, record.issue_time, record.parent)
-    return (current.generation, current.issue_time, current.parent) == ours
-
-
-def _answer(
-    tenant: Tenant, credential: Credential, material: Material, reply: TokenReply, oauth: OAuth, sent: datetime
-) -> Answer:
-    """What to store. A reply without refresh token keeps the old one; without scope, what was granted."""
-    old = material.refresh_token
-    before = credential.granted_scopes or (credential.requested_scopes if credential.minted else ())
-    fields = {**material.fields, **reply.extra, "access_token": reply.access_token}
-    renewed = replace(material, fields=fields, refresh_token=reply.refresh_token or old, token_type=reply.token_type)
-    record = replace(
-        credential,
-        generation=credential.generation + 1,
-        issue_time=sent,
-        refresh_time=sent,
-        expire_time=expires_at(reply, oauth, sent),
-        granted_scopes=before if reply.scopes is None else reply.scopes,
-        parent="" if old is None else fingerprint(old),
-        refreshable=renewed.refresh_token is not None or renewed.inputs is not None,
-    )
-    return Answer(tenant.id, tenant.uid, record, renewed, credential.generation)

@@ -14,25 +14,15 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from connectors_grpc.codec import RecordMalformed, dump, load
+from connectors_grpc.credentials.answer import Answer
 from connectors_grpc.credentials.keeping import MaterialLost, parse_material, serialise_material
 from connectors_grpc.domain.ids import CredentialId, TenantId, TenantUid
-from connectors_grpc.domain.records import Credential, Material
+from connectors_grpc.domain.records import Credential
 from connectors_grpc.grammar import SEGMENT
 from connectors_grpc.ports import DataKey
 
 NONCE = 12
 VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A refreshed credential that is not stored yet. `base_generation` is the one that it was refreshed from."""
-
-    tenant: TenantId
-    tenant_uid: TenantUid
-    record: Credential
-    material: Material
-    base_generation: int
 
 
 @dataclass(frozen=True, slots=True)
