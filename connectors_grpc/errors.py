@@ -68,7 +68,6 @@ class Reason(StrEnum):
     UPSTREAM_UNREACHABLE = "UPSTREAM_UNREACHABLE"
     UPSTREAM_TIMEOUT = "UPSTREAM_TIMEOUT"
     PATH_NOT_ALLOWED = "PATH_NOT_ALLOWED"
-    IN_USE = "IN_USE"
     OPERATION_NOT_FOUND = "OPERATION_NOT_FOUND"
     AUTHORIZATION_PENDING = "AUTHORIZATION_PENDING"
     ACCOUNT_MISMATCH = "ACCOUNT_MISMATCH"
@@ -173,7 +172,6 @@ MEANING: Mapping[Reason, Meaning] = {
     _R.PATH_NOT_ALLOWED: _M(
         Code.FAILED_PRECONDITION, 403, "The path is an OAuth endpoint of the provider, which is never called this way."
     ),
-    _R.IN_USE: _M(Code.FAILED_PRECONDITION, 409, "Others use it: remove those first."),
     _R.AUTHORIZATION_PENDING: _M(
         Code.UNAVAILABLE, 503, "The person has not consented yet: ask again after the time that is given."
     ),

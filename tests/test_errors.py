@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from connectors_grpc import logs
+from connectors_grpc import errors, logs
 from connectors_grpc.access import Access
 from connectors_grpc.boundary import Boundary, translate
 from connectors_grpc.changes import ChangeFeed
@@ -119,6 +121,19 @@ def test_every_reason_becomes_one_status_with_one_error_info() -> None:
         assert status.message == MEANING[reason].text
         assert status.code == code_of(ConnectorsError(reason)).value[0]
     assert {code.value for code in Code} <= {code.name for code in grpc.StatusCode}
+
+
+def test_every_reason_is_raised_by_somebody() -> None:
+    """What the contract documents can happen: a reason that no code names is a promise that nobody keeps."""
+    root = Path(errors.__file__).parent
+    sources = [path for folder in (root, root.parent / "sidecar") for path in folder.rglob("*.py")]
+    words = {
+        word
+        for path in sources
+        if path != Path(errors.__file__) and "gen" not in path.parts
+        for word in re.findall(r"[A-Z][A-Z_]+", path.read_text())
+    }
+    assert {reason.value for reason in Reason} <= words
 
 
 def test_fields_and_waiting_are_details_of_their_own() -> None:

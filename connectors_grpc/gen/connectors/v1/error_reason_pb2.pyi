@@ -181,10 +181,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The path is an OAuth endpoint of the provider, which is never called with a tenant's credential.
     Example: POST /v1/oauth/token through the sidecar.
     """
-    ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 40
-    """FAILED_PRECONDITION. The resource is used by others; metadata `used_by` names one.
-    Example: DeleteIntegration while a tenant has a credential of it.
-    """
     ERROR_REASON_OPERATION_NOT_FOUND: _ErrorReason.ValueType  # 41
     """NOT_FOUND. There is no such operation in the caller's scope; they are kept for a day.
     Example: GetOperation with a mistyped id.
@@ -371,10 +367,6 @@ Example: no first byte within the time-out.
 ERROR_REASON_PATH_NOT_ALLOWED: ErrorReason.ValueType  # 39
 """FAILED_PRECONDITION. The path is an OAuth endpoint of the provider, which is never called with a tenant's credential.
 Example: POST /v1/oauth/token through the sidecar.
-"""
-ERROR_REASON_IN_USE: ErrorReason.ValueType  # 40
-"""FAILED_PRECONDITION. The resource is used by others; metadata `used_by` names one.
-Example: DeleteIntegration while a tenant has a credential of it.
 """
 ERROR_REASON_OPERATION_NOT_FOUND: ErrorReason.ValueType  # 41
 """NOT_FOUND. There is no such operation in the caller's scope; they are kept for a day.

@@ -104,7 +104,7 @@ class CallResponse(_message.Message):
     http_status: _builtins.int
     """The provider's status, whatever it is: a 404 of the API is an answer, not an error."""
     body: _builtins.bytes
-    """Up to 4 MiB, as it came (content codings untouched)."""
+    """Up to 3,968 KiB, as it came (content codings untouched)."""
     base_url: _builtins.str
     """In a stream's `start`: the integration's base URL, for links in `headers` that point below it. Else unset."""
     @_builtins.property

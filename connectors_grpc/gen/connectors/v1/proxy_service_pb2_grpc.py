@@ -62,7 +62,8 @@ class ProxyServiceServicer:
     """
 
     def Call(self, request, context):
-        """Makes one call. Bodies are bounded: 4 MiB each way; use a sidecar for more.
+        """Makes one call. Bodies are bounded: 4 MiB there, 3,968 KiB back, so that an answer with its headers fits in the 4 MiB that
+        gRPC clients take unless told otherwise. Use CallStream or a sidecar for more.
 
         Caller: app, for the tenants and credentials of its scope.
         Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,

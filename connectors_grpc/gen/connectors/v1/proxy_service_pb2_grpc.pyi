@@ -34,7 +34,8 @@ class ProxyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ProxyServiceAsyncStub: ...
     Call: _grpc.UnaryUnaryMultiCallable[_proxy_service_pb2.CallRequest, _proxy_service_pb2.CallResponse]
-    """Makes one call. Bodies are bounded: 4 MiB each way; use a sidecar for more.
+    """Makes one call. Bodies are bounded: 4 MiB there, 3,968 KiB back, so that an answer with its headers fits in the 4 MiB that
+    gRPC clients take unless told otherwise. Use CallStream or a sidecar for more.
 
     Caller: app, for the tenants and credentials of its scope.
     Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
@@ -69,7 +70,8 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Call: _aio.UnaryUnaryMultiCallable[_proxy_service_pb2.CallRequest, _proxy_service_pb2.CallResponse]  # type: ignore[assignment]
-    """Makes one call. Bodies are bounded: 4 MiB each way; use a sidecar for more.
+    """Makes one call. Bodies are bounded: 4 MiB there, 3,968 KiB back, so that an answer with its headers fits in the 4 MiB that
+    gRPC clients take unless told otherwise. Use CallStream or a sidecar for more.
 
     Caller: app, for the tenants and credentials of its scope.
     Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
@@ -107,7 +109,8 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _proxy_service_pb2.CallRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_proxy_service_pb2.CallResponse, _abc.Awaitable[_proxy_service_pb2.CallResponse]]:
-        """Makes one call. Bodies are bounded: 4 MiB each way; use a sidecar for more.
+        """Makes one call. Bodies are bounded: 4 MiB there, 3,968 KiB back, so that an answer with its headers fits in the 4 MiB that
+        gRPC clients take unless told otherwise. Use CallStream or a sidecar for more.
 
         Caller: app, for the tenants and credentials of its scope.
         Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
