@@ -27,7 +27,9 @@ Multi-tenant access to third-party APIs. Every path is an RPC of the gRPC contra
 Each call but `/health` brings an API key: `Authorization: Bearer KEY`. Bodies are JSON in UTF-8 by the protobuf mapping, up to
 8 MiB, not compressed; unknown and repeated names are refused. A refusal is a problem document (RFC 9457) whose `reason` says why,
 in the header `X-Connectors-Error` too."""
-LABEL = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", "minLength": 1, "maxLength": 63}
+LABEL: Json = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", "minLength": 1, "maxLength": 63}
+LABELS = re.compile(r"(tenant|integration|credential|key|operation)(_id)?")
+"""Names of fields that hold identifiers, where they are sent."""
 WELL_KNOWN: Mapping[str, Json] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
     "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,9})?s$", "examples": ["3.5s"]},
@@ -158,6 +160,17 @@ def _behaviours(field: Any) -> set[int]:
     return set(field.GetOptions().Extensions[field_behavior_pb2.field_behavior])
 
 
+def _grammar(field: Any, needed: bool) -> Json:
+    """What the door wants of a field that is sent, as far as its annotations and name say it."""
+    if field.name == "page_size":
+        return {"minimum": 0}
+    if field.type != field.TYPE_STRING or not (needed or Behaviour.OPTIONAL in _behaviours(field)):
+        return {}
+    if not LABELS.fullmatch(field.name):
+        return {"minLength": 1} if needed else {}
+    return LABEL if needed else {"pattern": f"{LABEL['pattern']}|^$", "maxLength": 63}
+
+
 def _reach(messages: Iterator[Any]) -> set[str]:
     """Full names of the messages, and of all within."""
     seen: set[str] = set()
@@ -285,11 +298,12 @@ class _Writer:
         return found
 
     def _schema(self, field: Any) -> Json:
-        inner = field.message_type
+        inner, required = field.message_type, Behaviour.REQUIRED in _behaviours(field)
         if inner is not None and inner.GetOptions().map_entry:
             return {"type": "object", "additionalProperties": self._single(inner.fields_by_name["value"])}
-        single = self._single(field)
-        return {"type": "array", "items": single} if field.is_repeated else single
+        if field.is_repeated:
+            return {"type": "array", "items": self._single(field), **({"minItems": 1} if required else {})}
+        return {**self._single(field), **_grammar(field, required)}
 
     def _single(self, field: Any) -> Json:
         if field.message_type is not None:
