@@ -17,12 +17,12 @@ from connectors_grpc.cli.base import (
     pass_session,
     yes_option,
 )
-from connectors_grpc.cli.connecting import wait_until_connected
+from connectors_grpc.cli.connecting import wait_for_device, wait_until_connected
 from connectors_grpc.cli.connection import PAGE, Session, collect
-from connectors_grpc.cli.credential_view import kind_of, show_one, state_of
+from connectors_grpc.cli.credential_view import kind_of, show_link, show_one, state_of
 from connectors_grpc.cli.errors import FAILED
 from connectors_grpc.cli.importing import Progress, opened, said, send_all
-from connectors_grpc.cli.material import KINDS, put_material
+from connectors_grpc.cli.material import KINDS, grant_of, put_material
 from connectors_grpc.cli.output import Output, as_json, when
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 
@@ -43,6 +43,8 @@ def credential() -> None:
         "connectors credential connect acme notion",
         "connectors credential connect acme github --credential github-work --no-wait",
         "connectors credential connect acme notion --no-wait --json | jq -r .connectUrl",
+        "connectors credential connect acme google --device      # shows a code to type elsewhere, and waits",
+        "connectors credential connect acme notion --allow-account-change",
     )
 )
 @click.argument("tenant")
@@ -51,7 +53,13 @@ def credential() -> None:
 @click.option(
     "--scope", "scopes", multiple=True, help="A scope to ask for; may be repeated. Default: the definition's."
 )
-@click.option("--wait/--no-wait", default=None, help="Wait until it is connected. Default: on a terminal.")
+@click.option(
+    "--device", is_flag=True, help="By a code that the person types at the provider, on any device of theirs."
+)
+@click.option("--allow-account-change", is_flag=True, help="Let another account take the connected one's place.")
+@click.option(
+    "--wait/--no-wait", default=None, help="Wait until it is connected. Default: on a terminal; with --device, always."
+)
 @json_option
 @pass_session
 @click.pass_context
@@ -62,24 +70,33 @@ def connect(
     integration: str,
     credential_id: str,
     scopes: tuple[str, ...],
+    device: bool,
+    allow_account_change: bool,
     wait: bool | None,
     out: Output,
 ) -> None:
-    """Give a one-time link for a person's browser, and wait until it was used."""
+    """Give a one-time link for a person's browser, or a code for a device, and wait until it was used.
+
+    With --device --no-wait the link comes as JSON: `state` in it is what CompleteAuthorization wants.
+    """
+    if device and wait is False and not out.json:
+        raise click.UsageError("--device --no-wait needs --json: without `state` nobody could complete it.")
     before = _state_now(session, tenant, credential_id or integration)
     request = pb.StartAuthorizationRequest(
-        tenant=tenant, integration=integration, credential=credential_id, scopes=scopes
+        tenant=tenant,
+        integration=integration,
+        credential=credential_id,
+        scopes=scopes,
+        device=device,
+        allow_account_change=allow_account_change,
     )
     link = session.credentials.StartAuthorization(request)
-    if out.json:
-        out.message(link)
-    else:
-        click.echo(link.connect_url)
-        out.note(f"Open this link in a browser. It works once, until {when(link.expire_time)}.")
-    if (out.terminal and not out.json) if wait is None else wait:
-        found = wait_until_connected(session, tenant, link, before, out)
+    show_link(out, link)
+    if ((out.terminal or device) and not out.json) if wait is None else wait:
+        until_connected = wait_for_device if device else wait_until_connected
+        found = until_connected(session, tenant, link, before, out)
         if found is None:
-            out.note("The link has expired and nobody connected: ask for a new one.")
+            out.note(f"The {'code' if device else 'link'} has expired and nobody connected: ask for a new one.")
             ctx.exit(FAILED)
         show_one(out, found)
 
@@ -97,6 +114,7 @@ def _state_now(session: Session, tenant: str, credential_id: str) -> pb.Credenti
         "connectors credential set acme stripe --secret-file stripe.key",
         "connectors credential set acme jira --kind basic --username me@acme.example --secret-file -",
         "connectors credential set acme notion --kind oauth --secret-file access.token --refresh-token-file refresh.token",
+        "connectors credential set acme github-app --kind grant --field installation_id=123",
     ),
 )
 @click.argument("tenant")
@@ -111,12 +129,16 @@ def _state_now(session: Session, tenant: str, credential_id: str) -> pb.Credenti
     "--field",
     "fields",
     multiple=True,
-    metavar="NAME=FILE",
-    help="A further secret field of an API key; may be repeated.",
+    metavar="NAME=FILE|VALUE",
+    help="A further secret field of an API key, in a file; with --kind grant a field that is no secret "
+    "(installation_id, subject), as it is. May be repeated.",
 )
 @click.option("--refresh-token-file", metavar="FILE", help="A file with the refresh token, with --kind oauth.")
 @click.option(
-    "--scope", "scopes", multiple=True, help="A scope that the token has, with --kind oauth; may be repeated."
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="A scope that the token has, with --kind oauth; one to ask for, with --kind grant. May be repeated.",
 )
 @click.option(
     "--expires", type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ"]), default=None, metavar="TIME",
@@ -126,12 +148,15 @@ def _state_now(session: Session, tenant: str, credential_id: str) -> pb.Credenti
 @json_option
 @pass_session
 def set_(session: Session, /, tenant: str, integration: str, credential_id: str, out: Output, **given: object) -> None:
-    """Store an API key, a password or tokens. The secret comes from a file or a prompt, never as an argument."""
+    """Store an API key, a password, tokens, or what tokens are minted from (--kind grant).
+
+    A secret comes from a file or a prompt, never as an argument. Which fields a grant needs: docs/grants.md.
+    """
     request = pb.StoreCredentialRequest(tenant=tenant, integration=integration, credential=credential_id)
     labels_given = given["labels"]
     assert isinstance(labels_given, dict)
     request.labels.update(labels_given)
-    put_material(request, given)
+    put_material(request, given, lambda: grant_of(session, integration))
     show_one(out, session.credentials.StoreCredential(request).credential)
 
 

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+import click
+
 from connectors_grpc.cli.output import Output, labels, when, word
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1.error_reason_pb2 import ErrorReason
+
+
+def show_link(out: Output, link: pb.StartAuthorizationResponse) -> None:
+    """What a person must open, and what they must type there; on stdout, the rest on stderr.
+
+    `state` of a device is shown under --json alone: it stands for the person's consent.
+    """
+    if out.json:
+        out.message(link)
+        return
+    if not link.HasField("device"):
+        click.echo(link.connect_url)
+        out.note(f"Open this link in a browser. It works once, until {when(link.expire_time)}.")
+        return
+    out.record(
+        (
+            ("user code", link.device.user_code),
+            ("verification URI", link.device.verification_uri),
+            ("with the code in it", link.device.verification_uri_complete),
+        )
+    )
+    out.note(f"Open the URI on any device and type the code. It works once, until {when(link.expire_time)}.")
 
 
 def show_one(out: Output, item: pb.Credential) -> None:
@@ -19,11 +43,14 @@ def show_one(out: Output, item: pb.Credential) -> None:
             ("integration", item.integration),
             ("kind", kind_of(item)),
             ("state", state_of(item)),
+            ("state detail", item.state_detail),
             ("next step", item.next_step),
+            ("account", item.account),
             ("scopes", " ".join(item.granted_scopes)),
             ("scopes not granted", " ".join(item.missing_scopes)),
             ("expires", when(item.expire_time)),
             ("refreshable", "yes" if item.refreshable else "no"),
+            ("minted", "yes" if item.minted else ""),
             ("last refreshed", when(item.refresh_time)),
             ("generation", str(item.generation)),
             ("goes to", ", ".join(item.allowed_hosts)),

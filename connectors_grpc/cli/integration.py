@@ -17,6 +17,8 @@ from connectors_grpc.cli.secrets import read_secret
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as pb
 
 SECRET_VARIABLE = "CONNECTORS_CLIENT_SECRET"
+OF_A_CLIENT = ("client_secret_file", "further_secret_file", "key_id")
+"""Options that mean nothing without a client's id."""
 
 
 def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,9 +26,17 @@ def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option(
         "--public-client", is_flag=True, help="The client has no secret (it authenticates by its id and PKCE)."
     )(function)
+    function = click.option("--key-id", default="", help="`kid` of the private key, where the client signs with one.")(
+        function
+    )
+    function = click.option(
+        "--further-secret-file", "further_secret_file", multiple=True, metavar="FILE",
+        help="A file with a further secret, tried in order where the first is refused: to rotate without downtime. Up to three.",
+    )(function)  # fmt: skip
     function = click.option(
         "--client-secret-file", metavar="FILE",
-        help=f"A file with client_secret; - for stdin. Else ${SECRET_VARIABLE}, else a prompt.",
+        help="A file with client_secret, or with the private key as PEM or JWK; - for stdin. "
+        f"Else ${SECRET_VARIABLE}, else a prompt.",
     )(function)  # fmt: skip
     return click.option("--client-id", default=None, help="client_id, as the provider gave it.")(function)
 
@@ -107,6 +117,8 @@ def create(session: Session, /, integration_id: str, validate_only: bool, out: O
     examples=(
         "connectors integration set-client notion --client-id abc --client-secret-file notion.secret",
         "connectors integration set-client notion --tenant acme --client-id their-own",
+        "connectors integration set-client notion --client-id abc --client-secret-file new --further-secret-file old",
+        "connectors integration set-client github-app --client-id 12345 --client-secret-file app.pem --key-id k1",
     ),
 )
 @click.argument("integration_id", metavar="INTEGRATION")
@@ -115,7 +127,7 @@ def create(session: Session, /, integration_id: str, validate_only: bool, out: O
 @json_option
 @pass_session
 def set_client(session: Session, /, integration_id: str, tenant: str, out: Output, **given: Any) -> None:
-    """Set the OAuth client that is registered at the provider."""
+    """Set the OAuth client that is registered at the provider. All its secrets are replaced by those given."""
     if not given["client_id"]:
         raise click.UsageError("--client-id is wanted.")
     changed = pb.Integration(id=integration_id)
@@ -192,17 +204,28 @@ def rotate_platform_key(ctx: click.Context, session: Session, wait: bool, out: O
 
 
 def _put_client(definition: pb.Integration, given: dict[str, Any]) -> None:
-    """Put id and secret in. The secret is asked for only where there is an id."""
+    """Put id and secrets in. The first secret is asked for only where there is an id."""
+    client = definition.oauth_client
     if given["client_id"]:
-        definition.oauth_client.client_id = given["client_id"]
-    elif given["client_secret_file"] is not None and not definition.oauth_client.client_id:
-        raise click.UsageError("--client-secret-file needs --client-id.")
-    if not definition.oauth_client.client_id or given["public_client"] or definition.oauth_client.client_secret:
+        client.client_id = given["client_id"]
+    elif not client.client_id and (option := next((one for one in OF_A_CLIENT if given[one]), None)):
+        raise click.UsageError(f"--{option.replace('_', '-')} needs --client-id.")
+    sources = (given["client_secret_file"], *given["further_secret_file"])
+    if sources.count("-") > 1:
+        raise click.UsageError("Only one secret can come from stdin.")
+    if given["public_client"] and any(sources):
+        raise click.UsageError("--public-client: such a client has no secret.")
+    if given["key_id"]:
+        client.key_id = given["key_id"]
+    if not client.client_id or given["public_client"]:
         return
-    secret = read_secret(
-        given["client_secret_file"], prompt="Client secret", variable=SECRET_VARIABLE, option="--client-secret-file"
-    )
-    definition.oauth_client.client_secret = secret.reveal()
+    if not client.client_secret:
+        secret = read_secret(
+            given["client_secret_file"], prompt="Client secret", variable=SECRET_VARIABLE, option="--client-secret-file"
+        )
+        client.client_secret = secret.reveal()
+    for source in given["further_secret_file"]:
+        client.client_secrets.append(read_secret(source, prompt="", option="--further-secret-file").reveal())
 
 
 def show_one(out: Output, item: pb.Integration) -> None:
@@ -218,11 +241,15 @@ def show_one(out: Output, item: pb.Integration) -> None:
             ("takes", _takes(item)),
             ("base URL", item.api.base_url),
             ("further hosts", ", ".join(item.api.allowed_hosts)),
+            ("grant", _grant(item)),
             ("authorization endpoint", item.oauth.authorization_endpoint),
+            ("device authorization endpoint", item.oauth.device_authorization_endpoint),
             ("token endpoint", item.oauth.token_endpoint),
             ("revocation endpoint", item.oauth.revocation_endpoint),
             ("scopes", " ".join(item.oauth.scopes)),
             ("client", _client(item)),
+            ("client's secrets", _secrets(item)),
+            ("client's key id", item.oauth_client.key_id),
             ("private addresses", "allowed" if item.allow_private_addresses else ""),
             ("created", when(item.create_time)),
             ("changed", when(item.update_time)),
@@ -236,6 +263,18 @@ def _source(item: pb.Integration) -> str:
 
 def _takes(item: pb.Integration) -> str:
     return "OAuth" if item.HasField("oauth") else "API keys"
+
+
+def _grant(item: pb.Integration) -> str:
+    """How tokens come, where no person grants them."""
+    by_person = (pb.GRANT_UNSPECIFIED, pb.GRANT_AUTHORIZATION_CODE)
+    return "" if item.oauth.grant in by_person else word(pb.Grant.Name(item.oauth.grant), "GRANT_")
+
+
+def _secrets(item: pb.Integration) -> str:
+    """How many, where that is worth a line: while one is being rotated."""
+    count = item.oauth_client.client_secret_count
+    return str(count) if count > 1 else ""
 
 
 def _client(item: pb.Integration) -> str:
