@@ -19,6 +19,7 @@ from sidecar.engine.relayed import Relaying
 from sidecar.leases import Leases
 from sidecar.listeners import listen, listen_for_metrics
 from sidecar.metrics import Metrics
+from sidecar.quota import Quota
 from sidecar.server import Server
 from sidecar.settings import DEFAULT_LISTEN, DEFAULT_SERVER, SettingsRefused, SidecarSettings, Unix, parse
 from sidecar.watch import watch
@@ -62,7 +63,14 @@ async def _serve(
     leases = Leases(server, tasks, clock=asyncio.get_running_loop().time)
     relay = Relaying(server.call_stream, settings.relay_key) if settings.relay else None
     engine = Engine(
-        leases, tasks, limits=settings.limits, tls=tls, metrics=Metrics(), reachable=server.reachable, relay=relay
+        leases,
+        tasks,
+        limits=settings.limits,
+        tls=tls,
+        metrics=Metrics(),
+        reachable=server.reachable,
+        relay=relay,
+        quota=settings.quota,
     )
     servers = await _open(settings, engine, ready)
     try:
@@ -153,6 +161,12 @@ Examples:
               help="Let the server make every call, with the app's key: no credential ever reaches this machine.")  # fmt: skip
 @click.option("--app-key-file", envvar="CONNECTORS_APP_KEY_FILE",
               help="With --relay: file with the app key of apps that show none (Unix socket, --open).")  # fmt: skip
+@click.option("--limit-concurrency", envvar="CONNECTORS_SIDECAR_LIMIT_CONCURRENCY", type=click.IntRange(min=0), default=0,
+              help="Calls at once of each tenant's credential; more get 429. Default: no bound.")  # fmt: skip
+@click.option("--limit-rate", envvar="CONNECTORS_SIDECAR_LIMIT_RATE", type=click.IntRange(min=0), default=0,
+              help="Calls a second of each tenant's credential; more get 429. Default: no bound.")  # fmt: skip
+@click.option("--limit-bytes", envvar="CONNECTORS_SIDECAR_LIMIT_BYTES", type=click.IntRange(min=0), default=0,
+              help="Bytes a second of bodies of each tenant's credential; who owes gets 429. Default: no bound.")  # fmt: skip
 @click.option("--log-level", envvar="CONNECTORS_LOG_LEVEL", default="info", show_default=True,
               type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")  # fmt: skip
 def command(
@@ -167,6 +181,9 @@ def command(
     metrics_listen: str | None,
     relay: bool,
     app_key_file: str | None,
+    limit_concurrency: int,
+    limit_rate: int,
+    limit_bytes: int,
     log_level: str,
 ) -> None:
     """Parse, run, and say what is wrong in one line."""
@@ -183,6 +200,7 @@ def command(
             metrics_listen=metrics_listen,
             relay=relay,
             app_key_file=app_key_file,
+            quota=Quota(limit_concurrency, limit_rate, limit_bytes),
         )
         logs.configure(log_level)
         uvloop.run(run(settings, lambda address: click.echo(f"sidecar listens on {address}")))

@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from sidecar.framing import Malformed
+
 TEXT: Mapping[str, tuple[int, str]] = {
     "MALFORMED_REQUEST": (400, "The request is malformed."),
     "INVALID_FIELD": (400, "The server finds the tenant or the credential malformed, or missing."),
@@ -97,6 +99,13 @@ class Problem(Exception):
         self.metadata = {k: v for k, v in (metadata or {}).items() if k in _PASSED_METADATA}
         self.retry_after = retry_after
         self.close = close
+
+
+def problem_of(error: Problem | Malformed) -> Problem:
+    """A refusal as an answer."""
+    if isinstance(error, Problem):
+        return error
+    return Problem("MALFORMED_REQUEST", str(error.args[0]), status=error.status, close=True)
 
 
 def answer(problem: Problem, *, head_only: bool = False, keep_alive: bool = True) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from connectors_grpc.secret import Secret
 from sidecar.limits import Limits
+from sidecar.quota import Quota
 from sidecar.route import LABEL, Credential, Fixed, Tenant
 from sidecar.server import Address
 
@@ -77,6 +78,7 @@ class SidecarSettings:
     relay: bool = False
     relay_key: Secret | None = None
     limits: Limits = field(default_factory=Limits)
+    quota: Quota = field(default_factory=Quota)
 
 
 def parse(
@@ -93,6 +95,7 @@ def parse(
     relay: bool = False,
     app_key_file: str | None = None,
     limits: Limits | None = None,
+    quota: Quota | None = None,
 ) -> SidecarSettings:
     """From options or environment, as text. Raises: SettingsRefused."""
     metrics = _listen("--metrics-listen", metrics_listen) if metrics_listen else None
@@ -111,6 +114,7 @@ def parse(
         relay=relay,
         relay_key=_key("--app-key-file", app_key_file),
         limits=limits or Limits(),
+        quota=quota or Quota(),
     )
 
 

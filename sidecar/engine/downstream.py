@@ -6,9 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from sidecar.admission import Door, admit, check_host
-from sidecar.engine.exchange import problem_of
 from sidecar.framing import LONGEST_HEAD, Malformed, RequestHead, parse_request, still_text
-from sidecar.problem import Problem, answer, plain
+from sidecar.problem import Problem, answer, plain, problem_of
 from sidecar.route import READY, health
 
 if TYPE_CHECKING:
@@ -46,7 +45,10 @@ class Downstream(asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)
         if not self.engine.joined(self):
             self.closing = True
-            self.transport.abort()
+            self.transport.write(
+                answer(Problem("LIMIT_EXCEEDED", "Too many connections.", status=503), keep_alive=False)
+            )
+            self.transport.close()
             return
         self.deadline = self.engine.clock() + self.engine.limits.keep_alive
 
@@ -97,6 +99,11 @@ class Downstream(asyncio.BufferedProtocol):
             self._next()
 
     # --- reading
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in flight. Asked anew each time: a checker believes `exchange` unchanged over a call."""
+        return self.exchange is not None
 
     @property
     def uploading(self) -> bool:
@@ -219,7 +226,7 @@ class Downstream(asyncio.BufferedProtocol):
         while self.pending and self.exchange is None and not self.blocked and not self.closing:
             data, self.pending = self.pending, b""
             self._read(data)
-            if self.exchange is None and self.pending == data:
+            if not self.busy and self.pending == data:
                 break  # a head begun
         self.running = False
         if not self.closing and (not self.pending or (self.exchange is None and not self.blocked)):

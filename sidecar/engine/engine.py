@@ -9,6 +9,7 @@ from typing import Any
 
 from connectors_grpc.logs import get
 from sidecar.admission import Door
+from sidecar.engine import tunnel
 from sidecar.engine.downstream import Downstream
 from sidecar.engine.exchange import Exchange
 from sidecar.engine.pool import Origin
@@ -18,6 +19,7 @@ from sidecar.leases import Leases
 from sidecar.limits import Limits
 from sidecar.metrics import Metrics
 from sidecar.problem import Problem
+from sidecar.quota import Quota, Quotas
 
 log = get("sidecar.engine")
 
@@ -37,6 +39,7 @@ class Engine:
         metrics: Metrics,
         reachable: Callable[[], bool],
         relay: Relaying | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self.leases = leases
         self.limits = limits
@@ -51,6 +54,7 @@ class Engine:
         self.tunnels = 0
         self.draining = False
         self.relay = relay
+        self.quotas = Quotas(quota) if quota else None
         self.exchange: type[Exchange] = Exchange if relay is None else Relayed
         self._tasks = tasks
         self._reachable = reachable
@@ -130,7 +134,7 @@ class Engine:
                 exchange.expired()
             if self.tunnels:
                 for exchange in [each for each in self.exchanges if each.tunnelled]:
-                    exchange.confirm(now)
+                    tunnel.confirm(exchange, now)
             for connection in [each for each in self.connections if each.exchange is None and each.deadline <= now]:
                 connection.sweep(now)
             for origin in self.origins.values():

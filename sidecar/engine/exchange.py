@@ -12,7 +12,8 @@ from sidecar.body import Body, Chunked, Sized, UntilClose
 from sidecar.engine import heads, tunnel
 from sidecar.framing import CHUNKED, UNTIL_CLOSE, Fields, Malformed, RequestHead, ResponseHead
 from sidecar.held import Held
-from sidecar.problem import Problem, answer
+from sidecar.problem import Problem, answer, problem_of
+from sidecar.quota import Quotas, Share
 
 if TYPE_CHECKING:
     from sidecar.engine.downstream import Downstream
@@ -37,32 +38,9 @@ class Exchange:
     """Bounds: what it keeps of a body is at most `kept_body`, else one receive buffer each way."""
 
     __slots__ = (
-        "admitted",
-        "body",
-        "curing",
-        "deadline",
-        "down",
-        "ended",
-        "engine",
-        "head",
-        "heard",
-        "held",
-        "interims",
-        "kept",
-        "kept_size",
-        "out_body",
-        "request_done",
-        "resent",
-        "response",
-        "retried",
-        "sent",
-        "task",
-        "tunnelled",
-        "unread",
-        "upgrade",
-        "upstream",
-        "wait",
-        "waiting",
+        "admitted", "body", "curing", "deadline", "down", "ended", "engine", "head", "heard", "held",
+        "interims", "kept", "kept_size", "out_body", "request_done", "resent", "response", "retried", "sent",
+        "share", "task", "tunnelled", "unread", "upgrade", "upstream", "wait", "waiting",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, down: Downstream, head: RequestHead) -> None:
@@ -86,6 +64,7 @@ class Exchange:
         self.interims = 0
         self.retried = False
         self.resent = False
+        self.share: Share | None = None
         self.upgrade = False
         self.tunnelled = False
         self.ended = False
@@ -135,6 +114,9 @@ class Exchange:
         assert admitted is not None
         if self.engine.leases.ruled:
             self.engine.leases.judge(admitted.ask, self.head, admitted.route.target)
+        if self.engine.quotas is not None and self.share is None:
+            self.share = self.engine.quotas.enter(held.tenant, held.credential, self.engine.clock())
+            self.share.bytes -= sum(map(len, self.waiting))
         try:
             self.sent = heads.request(self.head, held.plan, admitted.route.target)
         except PathNotAllowed:
@@ -162,6 +144,8 @@ class Exchange:
         out, rest = body.feed(data)
         self.request_done = body.done
         if out:
+            if self.share is not None:
+                self.share.bytes -= len(out)
             self._keep(out)
             if self.upstream is None:
                 self.waiting.append(out)
@@ -278,23 +262,6 @@ class Exchange:
         if early:
             self.upload(early)
 
-    def confirm(self, now: float) -> None:
-        """A tunnel outlives its head: whoever loses the right to the credential meanwhile loses the tunnel too."""
-        assert self.admitted is not None
-        if self.task is not None and not self.task.done():
-            return
-        try:
-            if self.engine.leases.find(self.admitted.ask, now) is None:
-                self.task = self.engine.spawn(self._confirm(self.admitted))
-        except Problem as problem:
-            self.fail(problem)
-
-    async def _confirm(self, admitted: Admitted) -> None:
-        try:
-            await self.engine.leases.get(admitted.ask)
-        except Problem as problem:
-            self.fail(problem)
-
     async def _cure(self, held: Held, response: ResponseHead) -> None:
         """A 401 on a refreshable lease: one refresh a generation; then again, or pass the 401."""
         assert self.admitted is not None
@@ -357,6 +324,8 @@ class Exchange:
 
     def _pass(self, body: Body, before: bytes, data: bytes) -> None:
         out, rest = body.feed(data)
+        if self.share is not None:
+            self.share.bytes -= len(out)
         self.down.write(before + out if before else out)
         if body.done:
             assert self.response is not None
@@ -380,6 +349,8 @@ class Exchange:
 
     def _end(self) -> None:
         self.ended = True
+        if self.share is not None:
+            Quotas.leave(self.share)
         if self.tunnelled:
             self.engine.tunnels -= 1
         self._forget_kept()
@@ -477,10 +448,3 @@ class Exchange:
                 )
             case _:
                 self.fail(Problem("UPSTREAM_TIMEOUT"))
-
-
-def problem_of(error: Problem | Malformed) -> Problem:
-    """A refusal as an answer."""
-    if isinstance(error, Problem):
-        return error
-    return Problem("MALFORMED_REQUEST", str(error.args[0]), status=error.status, close=True)

@@ -69,6 +69,8 @@ class Relayed(Exchange):
         key = Secret(shown.decode("latin-1")) if shown is not None else relay.key
         assert key is not None
         self.admitted = admitted
+        if self.engine.quotas is not None:
+            self.share = self.engine.quotas.enter(admitted.route.tenant or "", admitted.route.credential, now)
         self.down.ahead(self.upload(data) if self.head.length else data)
         if b"expect" in self.head.marks and self.head.http_1_1 and not data and not self.request_done:
             self.down.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -99,6 +101,8 @@ class Relayed(Exchange):
         out, rest = body.feed(data)
         self.request_done = body.done
         if out:
+            if self.share is not None:
+                self.share.bytes -= len(out)
             self.waiting.append(out)
             self.down.hold_upload(not body.done)
         self.more.set()
@@ -197,6 +201,8 @@ class Relayed(Exchange):
         out, rest = self.out_body.feed(data)
         if rest:
             raise Malformed("The body is longer than its length.")
+        if self.share is not None:
+            self.share.bytes -= len(out)
         self.down.write(out)
         self._moved()
 

@@ -1,0 +1,181 @@
+"""What one credential, one head or one crowd of apps may use of the sidecar; each bound has its own answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.limits import Limits
+from sidecar.problem import Problem
+from sidecar.quota import Quota, Quotas
+from tests.sidecar.harness import OK, SOON, Got, world
+
+QUICK = Limits(tick=0.05, linger=0.5, drain=2.0)
+
+
+def over(quotas: Quotas, now: float, tenant: str = "acme") -> Problem | None:
+    """Why a call can't begin; None, and it ended, if it can."""
+    try:
+        quotas.leave(quotas.enter(tenant, "notes", now))
+    except Problem as problem:
+        return problem
+    return None
+
+
+# --- pure
+
+
+def test_calls_a_second_come_back_with_time() -> None:
+    """A burst of one second's, then as they refill; the answer says when."""
+    quotas = Quotas(Quota(rate=4))
+    assert [over(quotas, 100.0) for _ in range(4)] == [None] * 4
+    problem = over(quotas, 100.0)
+    assert problem is not None
+    assert (problem.status, problem.retry_after, problem.metadata) == (429, 0.25, {"limit": "calls a second"})
+    assert over(quotas, 100.25) is None
+    assert over(quotas, 100.25) is not None
+    assert over(quotas, 100.25, "globex") is None
+
+
+def test_bytes_are_paid_afterwards() -> None:
+    """A large body passes whole; the debt is waited for."""
+    quotas = Quotas(Quota(volume=1000))
+    share = quotas.enter("acme", "notes", 0.0)
+    share.bytes -= 15_000
+    quotas.leave(share)
+    problem = over(quotas, 1.0)
+    assert problem is not None
+    assert problem.retry_after == 4.0
+    assert over(quotas, 5.0) is None
+
+
+def test_a_clock_that_steps_back_gives_nothing() -> None:
+    """Nor takes it."""
+    quotas = Quotas(Quota(rate=1))
+    assert over(quotas, 100.0) is None
+    assert over(quotas, 50.0) is not None
+    assert over(quotas, 51.0) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=60))
+def test_the_table_is_bounded_and_never_forgets_who_has_calls_open(steps: list[tuple[str, bool]]) -> None:
+    """Whatever comes: at most `most` entries; calls open are counted right."""
+    quotas, open_calls = Quotas(Quota(concurrent=2), most=3), {name: [] for name in "abcdef"}  # type: ignore[var-annotated]
+    for name, begins in steps:
+        if begins:
+            try:
+                open_calls[name].append(quotas.enter(name, "notes", 0.0))
+            except Problem:
+                busy = sum(1 for shares in open_calls.values() if shares)
+                assert len(open_calls[name]) == 2 or busy >= 3
+        elif open_calls[name]:
+            quotas.leave(open_calls[name].pop())
+        assert len(quotas) <= 3
+        assert all(share.open == len(shares) for shares in open_calls.values() for share in shares)
+
+
+# --- through the sidecar
+
+
+async def test_calls_at_once_are_bounded_by_credential() -> None:
+    """The third is 429; another tenant's is not; once one ended there is room again."""
+    async with world(limits=QUICK, quota=Quota(concurrent=2)) as w:
+        gate = asyncio.Event()
+
+        async def wait(_got: Got, _writer: object) -> bytes:
+            await gate.wait()
+            return OK
+
+        w.connect("globex", "notes")
+        w.provider.reply = wait
+        calls = [asyncio.create_task(w.ask()) for _ in range(2)]
+        await w.until(lambda: len(w.provider.got) == 2)
+        answer = await w.ask()
+        assert (answer.status, answer.reason) == (429, "LIMIT_EXCEEDED")
+        assert answer.problem["limit"] == "calls at once"
+        assert answer.all(b"Retry-After") == [b"1"]
+        other = asyncio.create_task(w.ask("/~globex/notes/v1"))
+        await w.until(lambda: len(w.provider.got) == 3)
+        gate.set()
+        assert [(await call).status for call in [*calls, other]] == [200] * 3
+        assert (await w.ask()).status == 200
+
+
+async def test_an_app_that_leaves_gives_its_call_back() -> None:
+    """Aborted mid-call, and refused before it began."""
+    async with world(limits=QUICK, quota=Quota(concurrent=1)) as w:
+        stuck = asyncio.Event()
+
+        async def wait(_got: Got, _writer: object) -> bytes:
+            await stuck.wait()
+            return OK
+
+        w.provider.replies = [wait]
+        app = await w.app()
+        await app.send(w.request())
+        await w.until(lambda: len(w.provider.got) == 1)
+        assert (await w.ask()).status == 429
+        app.close()
+        async with asyncio.timeout(SOON):
+            while (await w.ask()).status != 200:
+                pass
+        w.connect(refused_urls=[f"http://127.0.0.1:{w.provider.port}/oauth/token"])
+        await w.told()
+        stuck.set()
+
+
+async def test_calls_a_second_are_bounded_and_come_back() -> None:
+    """429 with Retry-After, and the connection goes on."""
+    async with world(limits=QUICK, quota=Quota(rate=3)) as w:
+        app = await w.app()
+        statuses = [(await app.ask(w.request())).status for _ in range(6)]
+        assert statuses[:3] == [200] * 3
+        assert 429 in statuses
+        assert len(w.provider.got) == statuses.count(200)
+        async with asyncio.timeout(SOON):
+            while (await app.ask(w.request())).status != 200:
+                pass
+
+
+async def test_bytes_a_second_are_bounded() -> None:
+    """Both bodies count; what passed is whole."""
+    async with world(limits=QUICK, quota=Quota(volume=10_000)) as w:
+        answer = await w.ask(method="POST", body=b"x" * 150_000)
+        assert answer.status == 200
+        answer = await w.ask()
+        assert (answer.status, answer.problem["limit"]) == (429, "bytes a second")
+        assert 3 <= int(answer.all(b"Retry-After")[0]) <= 5
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET /" + b"x" * 17_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: h\r\n" + b"X-A: b\r\n" * 200 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nX-A: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: h\r\n", 408),
+    ],
+)
+async def test_a_head_that_is_too_long_too_large_or_too_slow_has_its_own_answer(data: bytes, status: int) -> None:
+    """414, 431 and 408, and the connection closes."""
+    async with world(limits=Limits(tick=0.05, linger=0.5, drain=2.0, head=0.3)) as w:
+        app = await w.app()
+        await app.send(data)
+        answer = await app.answer()
+        assert (answer.status, answer.all(b"Connection")) == (status, [b"close"])
+
+
+async def test_a_crowd_of_connections_is_told_to_come_again() -> None:
+    """503, at once and without a request."""
+    async with world(limits=Limits(tick=0.05, linger=0.5, drain=2.0, connections=2)) as w:
+        first, second = await w.app(), await w.app()
+        assert (await first.ask(w.request())).status == 200
+        assert (await second.ask(w.request())).status == 200
+        third = await w.app()
+        answer = await third.answer()
+        assert (answer.status, answer.reason) == (503, "LIMIT_EXCEEDED")
+        assert answer.all(b"Retry-After") == [b"1"]
+        assert await third.closed()
