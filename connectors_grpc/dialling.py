@@ -13,6 +13,7 @@ from typing import Any
 
 import certifi
 import httpcore2
+from anyio.streams.tls import TLSStream
 
 from connectors_grpc.inject.address import allowed_addresses
 
@@ -100,8 +101,27 @@ class Stream(httpcore2.AsyncNetworkStream):
             raise
 
     def get_extra_info(self, info: str) -> Any:
-        """As the connection has it; a spent one is always readable, which makes the transport drop it."""
-        return True if info == "is_readable" and self.spent else self._stream.get_extra_info(info)
+        """As the connection has it; a spent one is always readable, which makes the transport drop it.
+
+        So is one with bytes that were received and not read: the socket that the transport asks has them no more, and they
+        would be taken for the answer to the next request.
+        """
+        if info == "is_readable" and (self.spent or _left_over(self._stream)):
+            return True
+        return self._stream.get_extra_info(info)
+
+
+def _left_over(stream: Any) -> bool:
+    """Whether bytes wait between the socket and whoever reads: in the event loop's queue, or within TLS.
+
+    The library shows neither in public; a test holds this to what it is inside.
+    """
+    inner = stream._stream  # noqa: SLF001
+    if isinstance(inner, TLSStream):
+        if inner._read_bio.pending or inner._ssl_object.pending():  # noqa: SLF001
+            return True
+        inner = inner.transport_stream
+    return bool(inner._protocol.read_queue)  # noqa: SLF001
 
 
 class SystemResolver:

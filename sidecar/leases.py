@@ -249,16 +249,18 @@ class Leases:
     def _deny(self, ask: Ask, denied: Denied) -> Problem:
         """Forget what was refused. PERMISSION_DENIED may be about the key alone: the lease is then confirmed by its next user."""
         problem = Problem(denied.reason, metadata=denied.metadata, retry_after=denied.retry_after)
-        if ask.key is not None and denied.reason in ("API_KEY_INVALID", "API_KEY_MISSING", "PERMISSION_DENIED"):
-            known = self._grants.get(ask.key.key_id)
-            if known is not None and known.proves(ask.key.sha256):
-                del self._grants[ask.key.key_id]
-        if denied.reason not in ("API_KEY_INVALID", "API_KEY_MISSING") and ask.tenant is not None:
-            held = self._leases.get((ask.tenant, ask.credential))
+        known = None if ask.key is None else self._grants.get(ask.key.key_id)
+        if known is not None and ask.key is not None and not known.proves(ask.key.sha256):
+            known = None
+        tenant = ask.tenant or (None if known is None else known.only_tenant())
+        if known is not None and denied.reason in ("API_KEY_INVALID", "API_KEY_MISSING", "PERMISSION_DENIED"):
+            del self._grants[known.key_id]
+        if denied.reason not in ("API_KEY_INVALID", "API_KEY_MISSING") and tenant is not None:
+            held = self._leases.get((tenant, ask.credential))
             if held is not None and ask.key is not None and denied.reason == "PERMISSION_DENIED":
                 held.stale = True
             elif held is not None:
-                del self._leases[ask.tenant, ask.credential]
+                del self._leases[tenant, ask.credential]
         _bound(self._denials, MOST_DENIALS)
         self._denials[ask] = (self._clock() + DENIAL_TTL, problem)
         return problem
@@ -312,12 +314,18 @@ class Leases:
             if held is not None:
                 held.stale = True
         elif kind == "tenant_changed":
-            for name in [name for name in self._leases if name[0] == event.tenant_changed.tenant]:
-                del self._leases[name]
+            self._forget_tenant(event.tenant_changed.tenant)
         elif kind == "api_key_changed":
             self._grants.pop(event.api_key_changed.key_id, None)
         else:
             self.doubt_all()
+
+    def _forget_tenant(self, tenant: str) -> None:
+        """Grants that name it too: they are for the tenant as it was, and another may have its name now (attack 38)."""
+        for name in [name for name in self._leases if name[0] == tenant]:
+            del self._leases[name]
+        for key_id in [known.key_id for known in self._grants.values() if tenant in known.tenants]:
+            del self._grants[key_id]
 
     def unwatched(self) -> None:
         """The watch broke: from now on everything held is confirmed soon, not when the server's longer time is over."""

@@ -1,0 +1,124 @@
+"""What an attacker tried and must not get: each test is an attack that once worked, or nearly did."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
+from connectors_grpc.outbound import HttpOutbound
+from sidecar.door import AppKey
+from sidecar.leases import Ask, Leases
+from sidecar.problem import Problem
+from sidecar.route import Credential, Tenant
+from sidecar.server import Denied, Unreachable
+from tests.test_outbound import certificate, get, resolver
+from tests.upstream import recording_upstream
+
+ACME, NOTES = Tenant("acme"), Credential("notes")
+
+
+def app_key(name: str) -> AppKey:
+    """An app's key of that id."""
+    return AppKey(name, hashlib.sha256(name.encode()).digest())
+
+
+@dataclass
+class Server:
+    """A `Source`: the tenant as it is now, and which keys are bound to it. `refusal` is what it says instead of a lease."""
+
+    uid: str = "u1"
+    bound: dict[str, str] = field(default_factory=dict)
+    refusal: Exception | None = None
+    asked: int = 0
+
+    async def lease(self, request: pb.LeaseRequest) -> pb.LeaseResponse:
+        """See Source."""
+        self.asked += 1
+        if self.refusal is not None:
+            raise self.refusal
+        if self.bound.get(request.app_key.key_id) != self.uid:
+            raise Denied("PERMISSION_DENIED", {})
+        lease = pb.Lease(
+            tenant=ACME,
+            tenant_uid=self.uid,
+            credential=NOTES,
+            integration="notes",
+            generation=1,
+            base_url="https://api.notes.example",
+            allowed_hosts=["api.notes.example"],
+            headers=[pb.InjectedField(name="authorization", value=f"Bearer of-{self.uid}")],
+        )
+        lease.refresh_after_ttl.seconds = 60
+        lease.grace_ttl.seconds = 3600
+        grant = pb.AppGrant(key_id=request.app_key.key_id, tenants=[ACME], credentials=["*"])
+        grant.ttl.seconds = 60
+        return pb.LeaseResponse(lease=lease, app_grant=grant)
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_key_of_a_deleted_tenant_gets_nothing_of_its_namesake_from_the_sidecars_cache(away: bool) -> None:
+    """The grant was had before the tenant was deleted and made again, the lease after it, with the namesake's own key."""
+    server, now = Server(bound={"old": "u1", "new": "u2"}), [100.0]
+    async with asyncio.TaskGroup() as tasks:
+        leases = Leases(server, tasks, clock=lambda: now[0])
+        leases.watched = True
+        old = Ask(ACME, NOTES, app_key("old"))
+        await leases.fill(old)
+        server.uid = "u2"
+        leases.apply(pb.WatchLeasesResponse(tenant_changed=pb.TenantChanged(tenant=ACME)))
+        await leases.fill(Ask(ACME, NOTES, app_key("new")))
+        now[0] += 10
+        server.refusal = Unreachable() if away else None
+        with pytest.raises(Problem) as refused:
+            await leases.get(old)
+        assert refused.value.reason == ("SERVER_UNAVAILABLE" if away else "PERMISSION_DENIED")
+
+
+@pytest.mark.parametrize("tenant", [ACME, None])
+async def test_what_the_server_refused_does_not_come_back_while_the_server_is_away(tenant: Tenant | None) -> None:
+    """A revoked credential's lease goes with the refusal, whether the address or the app's key says whose it is."""
+    server, now = Server(bound={"app": "u1"}), [100.0]
+    ask = Ask(tenant, NOTES, app_key("app"))
+    async with asyncio.TaskGroup() as tasks:
+        leases = Leases(server, tasks, clock=lambda: now[0])
+        leases.watched = True
+        await leases.fill(ask)
+        changed = pb.CredentialChanged(tenant=ACME, credential=NOTES)
+        leases.apply(pb.WatchLeasesResponse(credential_changed=changed))
+        server.refusal = Denied("CREDENTIAL_REVOKED", {})
+        with pytest.raises(Problem, match="CREDENTIAL_REVOKED"):
+            await leases.get(ask)
+        now[0] += 10
+        server.refusal = Unreachable()
+        with pytest.raises(Problem, match="SERVER_UNAVAILABLE"):
+            await leases.get(ask)
+
+
+@pytest.mark.parametrize(("tls", "size"), [(False, 65_536), (True, 16_384)], ids=["plain", "tls"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_an_answer_smuggled_behind_a_whole_read_is_never_another_tenants(
+    tmp_path: Path, tls: bool, size: int, streamed: bool
+) -> None:
+    """The first reply ends where one read does, so that what follows lies in the stream's buffer, where no parser sees it."""
+    ca_file, server = certificate(tmp_path, "api.example")
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    body = b"x" * (size - len(head % size))
+    evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
+    async with recording_upstream(tls=server if tls else None) as upstream:
+        upstream.replies = [head % len(body) + body + evil]
+        upstream.reply = head % 4 + b"good"
+        outbound = HttpOutbound(ca_file=ca_file, resolve=resolver(["127.0.0.1"]))  # type: ignore[arg-type]
+        request = get(f"{'https' if tls else 'http'}://api.example:{upstream.port}/", max_body=2 * size)
+        if streamed:
+            async with outbound.stream(request, None, None) as reply:
+                assert b"".join([piece async for piece in reply.body]) == body
+        else:
+            assert (await outbound.send(request)).body == body
+        assert (await outbound.send(request)).body == b"good"
+        assert upstream.connections == 2
+        await outbound.aclose()
