@@ -10,6 +10,8 @@ from pathlib import Path
 HOME = Path(".bench").resolve()
 VENV, MITM, NODE, FUZZ = (HOME / name for name in ("venv", "mitmproxy", "node", "fuzz"))
 
+COMPILED = HOME / "compiled"
+
 
 def prepare() -> None:
     """Make the environments that are missing. A peer that can't be installed is left out later, by name."""

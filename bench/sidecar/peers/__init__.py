@@ -2,10 +2,10 @@
 
 from bench.sidecar.peers.base import NotInstalled, Peer, Setup
 from bench.sidecar.peers.native import Envoy, EnvoyInjector, Haproxy, Nginx
-from bench.sidecar.peers.ours import Ours
+from bench.sidecar.peers.ours import Compiled, Ours
 from bench.sidecar.peers.scripted import Aiohttp, Httpx, Mitmproxy, Undici
 
-ALL: tuple[type[Peer], ...] = (Ours, Haproxy, Nginx, Envoy, EnvoyInjector, Undici, Aiohttp, Httpx, Mitmproxy)
+ALL: tuple[type[Peer], ...] = (Ours, Compiled, Haproxy, Nginx, Envoy, EnvoyInjector, Undici, Aiohttp, Httpx, Mitmproxy)
 SLOW = frozenset(("httpx", "mitmproxy"))
 """Measured in few cases."""
 

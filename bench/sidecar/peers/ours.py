@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from bench.sidecar import tools
-from bench.sidecar.peers.base import Peer, Setup
+from bench.sidecar.peers.base import NotInstalled, Peer, Setup
 from bench.sidecar.proc import free_port
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from tests.sidecar.harness import SIDECAR_KEY, Key, Leaser
@@ -23,11 +23,29 @@ class Ours(Peer):
         self.metrics = free_port()
         args = [sys.executable, "-m", "sidecar", "--listen", f"127.0.0.1:{self.port}", "--server", self.server]
         args += ["--key-file", str(key_file), "--upstream-ca", str(self.setup.upstream.ca)]
-        self.launch([*args, "--metrics-listen", f"127.0.0.1:{self.metrics}"])
+        self.launch([*args, "--metrics-listen", f"127.0.0.1:{self.metrics}"], self.environment())
+
+    def environment(self) -> dict[str, str]:
+        """On top of this process's."""
+        return {}
 
     @staticmethod
     def version() -> str:
         return tools.version(sys.executable, "--version")
+
+
+class Compiled(Ours):
+    """The same sources compiled by mypyc, where `python -m bench.compiled` was run: an experiment."""
+
+    name = "ours-mypyc"
+
+    def environment(self) -> dict[str, str]:
+        return {"PYTHONPATH": str(tools.COMPILED), "PYTHONSAFEPATH": "1"}
+
+    def start(self) -> None:
+        if not tools.COMPILED.exists():
+            raise NotInstalled("python -m bench.compiled")
+        super().start()
 
 
 def leases(leaser: Leaser, setup: Setup, key: Key) -> None:
