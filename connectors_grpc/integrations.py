@@ -71,6 +71,13 @@ def _refuse(violations: Iterable[FieldViolation]) -> None:
         raise ConnectorsError(Reason.INVALID_FIELD, fields=found)
 
 
+def _refuse_bare(oauth: OAuth | None) -> None:
+    """Another client's id without its secret. Raises: INVALID_FIELD if the definition needs one."""
+    if needs_secret(oauth):
+        text = "needed, unless `client_authentication` is none or the stored client's id stays the same"
+        raise invalid("integration.oauth_client.client_secret", text)
+
+
 def _without_secret(client: SealedClient | None) -> OAuthClient | None:
     if client is None:
         return None
@@ -177,15 +184,10 @@ class Integrations:
         self, wanted: OAuthClient, there: SealedClient | None, oauth: OAuth | None, context: str
     ) -> SealedClient:
         """`wanted`, with the secrets that are stored if it brings none and is the same client. Raises: INVALID_FIELD."""
-        if wanted.secret is not None:
-            return await self._seal(wanted, context)
-        if there is not None and there.client_id == wanted.client_id and there.ciphertext:
-            return replace(there, key_id=wanted.key_id)
-        if needs_secret(oauth):
-            field = "integration.oauth_client.client_secret"
-            raise invalid(
-                field, "needed, unless `client_authentication` is none or the stored client's id stays the same"
-            )
+        if wanted.secret is None and there is not None:
+            if there.client_id == wanted.client_id:
+                return replace(there, key_id=wanted.key_id)
+            _refuse_bare(oauth)
         return await self._seal(wanted, context)
 
     async def _open(self, client: SealedClient, context: str) -> OAuthClient:
@@ -322,6 +324,8 @@ class Integrations:
         own = None if there is None else codec.load(StoredClient, there.data)
         # What a former tenant of that name stored is not this one's to keep (attack 38).
         stored = own.client if own is not None and own.tenant_uid == tenant.uid else None
+        if stored is None and client.secret is None:
+            _refuse_bare(oauth)
         sealed = await self._sealed(client, stored, oauth, f"{tenant.uid}/{integration_id}")
         try:
             await self._documents.write(

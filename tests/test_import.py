@@ -24,9 +24,8 @@ from connectors_grpc.unordered import unordered
 from tests.openbao import OpenBao
 from tests.running import Client, Server, fresh_id, refusals, refused, running_server
 from tests.vault_gate import VaultGate, vault_gate
-from tests.worlds import World, timed, until, world
+from tests.worlds import World, until
 
-__all__ = ["timed", "world"]
 API = {
     "base_url": "https://api.notes.example",
     "placement": {"headers": {"authorization": "Bearer {api_key}"}},
