@@ -146,7 +146,7 @@ async def test_a_patch_changes_what_its_body_names(rest: httpx2.AsyncClient) -> 
     whole = await rest.patch(f"/tenants/{tenant}", json=cleared | {"displayName": "Whole"})
     assert whole.json()["displayName"] == "Whole"
     assert (await rest.patch(f"/tenants/{tenant}", json={})).json()["displayName"] == "Whole"
-    for body in ({"nope": 1}, {"displayName": 1}):
+    for body in ({"nope": 1}, {"displayName": 1}, {"displayName": "x", "display_name": "y"}):
         assert reason(await rest.patch(f"/tenants/{tenant}", json=body)) == (400, "INVALID_FIELD"), body
     elsewhere = await rest.patch(f"/tenants/{tenant}", json={"id": "other", "displayName": "Mine"})
     assert elsewhere.json()["id"] == tenant

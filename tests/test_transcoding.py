@@ -99,6 +99,8 @@ def test_what_does_not_fit_is_named(query: list[tuple[str, str]], body: bytes, f
         b"\xef\xbb\xbf{}",
         b'{"validateOnly": NaN}',
         b'{"tenantId": "\\ud800"}',
+        b'{"tenantId": "a", "tenant_id": "b"}',
+        b'{"tenantId": "a", "tenant": {"displayName": "x", "display_name": "y"}}',
         b'{"tenantId": "a"} {}',
         b"null",
         b'{"tenant": "x"}',

@@ -201,8 +201,22 @@ def _camel(name: str) -> str:
     return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)
 
 
+def _check_spellings(given: Any, descriptor: Any) -> None:
+    """The parser takes the last of two spellings of one name; whoever checked the first was fooled. Raises: INVALID_FIELD."""
+    if isinstance(given, list):
+        for each in given:
+            _check_spellings(each, descriptor)
+    elif isinstance(given, dict) and descriptor is not None:
+        for field in descriptor.fields:
+            if field.name != field.json_name and field.name in given and field.json_name in given:
+                raise invalid(field.json_name, "once is enough")
+            if field.message_type is None or not field.message_type.GetOptions().map_entry:
+                _check_spellings(given.get(field.json_name, given.get(field.name)), field.message_type)
+
+
 def _parse(binding: Binding, given: Json) -> Message:
     message: Message = GetMessageClass(binding.request)()
+    _check_spellings(given, binding.request)
     try:
         json_format.ParseDict(given, message, max_recursion_depth=20)
     except (json_format.ParseError, TypeError, ValueError, OverflowError, AttributeError) as error:
