@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import time
 from pathlib import Path
 
 import grpc
 import pytest
+from click.testing import CliRunner, Result
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 
 from connectors_grpc.cli import connecting
 from connectors_grpc.cli.connection import Session
+from connectors_grpc.cli.definition import read_definition
+from connectors_grpc.cli.main import root
 from connectors_grpc.cli.output import Output
+from connectors_grpc.definition_rules import validate_definition
+from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import error_reason_pb2
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
+from connectors_grpc.rpc import convert
 from tests.cli.conftest import Cli, Refused
+from tests.providers import recording_upstream
+from tests.running import Server, fresh_id
+from tests.test_grants_flows import raw
 
 S = grpc.StatusCode
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "grants.md"
+DEFINITIONS = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 PEM = "-----BEGIN PRIVATE KEY-----\nbm90IGEga2V5\n-----END PRIVATE KEY-----\n"
 STATE = "state-canary"
 
@@ -289,3 +302,37 @@ def test_a_credential_shows_whose_it_is_and_why_it_is_not_active(cli: Cli) -> No
     assert (shown["state"], shown["state detail"], shown["minted"]) == ("needs_reauth", "invalid_grant", "yes")
     assert shown["account"] == "alice\\x1b[2J"
     assert (shown["scopes"], shown["scopes not granted"]) == ("r w", "admin")
+
+
+@pytest.mark.parametrize("text", DEFINITIONS, ids=range(len(DEFINITIONS)))
+def test_each_definition_of_the_page_is_taken(text: str, tmp_path: Path) -> None:
+    """Read as the command reads it, held to the server's rules."""
+    path = tmp_path / "definition.yaml"
+    path.write_text(text)
+    assert not validate_definition(convert.definition(IntegrationId("notes"), read_definition(path)))
+
+
+async def test_a_device_connects_at_a_real_server(server: Server, tmp_path: Path) -> None:
+    """Over gRPC: code shown, provider asked until the person has consented, credential stored."""
+    tenant, integration = (await server.admin.create_tenant()).id, fresh_id("device")
+
+    async def cli(*arguments: str) -> Result:
+        before = ["--server", server.grpc_address, "--key-file", str(server.keys / "admin.key")]
+        return await asyncio.to_thread(CliRunner().invoke, root, [*before, *arguments])
+
+    code = {"device_code": "dc", "user_code": "AB-CD", "verification_uri": "https://p.example", "interval": 1}
+    token = {"access_token": "at-canary", "token_type": "Bearer", "expires_in": 600}
+    async with recording_upstream() as provider:
+        provider.replies = [raw({**code, "expires_in": 60}), raw({"error": "authorization_pending"}, 400), raw(token)]
+        definition = tmp_path / "definition.json"
+        endpoints = {"token_endpoint": f"{provider.url}/t", "device_authorization_endpoint": f"{provider.url}/d"}
+        document = {"oauth": endpoints, "api": {"base_url": provider.url}, "allow_private_addresses": True}
+        definition.write_text(json.dumps(document))
+        client = ("--client-id", "me", "--public-client")
+        created = await cli("integration", "create", integration, "--file", str(definition), *client)
+        assert created.exit_code == 0, created.output
+        result = await cli("credential", "connect", tenant, integration, "--device")
+        assert result.exit_code == 0, result.output
+        assert {"user code\tAB-CD", "state\tactive"} <= set(result.stdout.splitlines())
+        assert "canary" not in result.output
+        assert len(provider.requests) == 3
