@@ -78,7 +78,8 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     records, secrets = VaultDocuments(vault, mount="connectors"), VaultDocuments(vault, mount="secret")
     audit, changes = LogAudit(), JournaledChanges(records)
     platform_cipher, cipher = VaultCiphers(vault, mount="connectors-transit"), VaultCiphers(vault, mount="transit")
-    outbound = HttpOutbound(ca_file=settings.outbound_ca_file)
+    # Calls of apps have connections of their own: however many are slow, tokens are refreshed.
+    outbound, calling = (HttpOutbound(ca_file=settings.outbound_ca_file) for _ in range(2))
 
     access = Access(records, changes, audit, clock)
     tenants = Tenants(records, cipher, changes, audit, clock)
@@ -93,8 +94,8 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     revoking = Revoking(records, tenants, integrations, keeper, outbound, clock)
     managing = Managing(tenants, integrations, keeper, revoking, changes, audit, clock)
     leasing = Leasing(tenants, integrations, refreshing, access, audit, clock)
-    proxying = Proxying(leasing, outbound, calls, audit)
-    streaming = Streaming(leasing, outbound, calls, audit)
+    proxying = Proxying(leasing, calling, calls, audit)
+    streaming = Streaming(leasing, calling, calls, audit)
     flows = Flows(records, clock)
     connecting = Connecting(
         flows, tenants, integrations, managing, platform_cipher, outbound, audit, clock, settings.base_url
@@ -128,6 +129,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
             yield Platform(access, servicers, connecting, revoking, chores)
     finally:
         spill.close()
+        await calling.aclose()
         await outbound.aclose()
 
 

@@ -25,6 +25,8 @@ from connectors_grpc.inject import authority
 from connectors_grpc.ports import HttpReply, HttpRequest, HttpStream
 
 MOST_CONNECTIONS = 100
+MOST_STREAMED = 256
+"""Of streamed calls, which last as long as an app likes: in a pool of their own, so that they keep nothing else waiting."""
 MOST_IDLE = 20
 IDLE_TTL = 15.0
 CONNECT = 10.0
@@ -37,8 +39,9 @@ _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "DELETE", "TRACE"))
 class HttpOutbound:
     """`ports.Outbound` over a bounded pool of kept-alive connections, HTTP/1.1.
 
-    Connections that were dialled under `allow_private_addresses` have a pool of their own: a request without it never meets
-    them. TLS is verified against the system's roots (certifi's where the system has none) and those of `ca_file`.
+    Connections that were dialled under `allow_private_addresses` have pools of their own: a request without it never meets
+    them. So have streamed calls. TLS is verified against the system's roots (certifi's where the system has none) and those of
+    `ca_file`.
     Open for the process's life; `aclose` ends it.
     """
 
@@ -46,16 +49,17 @@ class HttpOutbound:
         silence_http_libraries()
         context = tls_context(ca_file)
         self._system = SystemResolver()
-        self._public, self._private = (
-            httpcore2.AsyncConnectionPool(
+        self._pools = {
+            (streamed, private): httpcore2.AsyncConnectionPool(
                 ssl_context=context,
-                max_connections=MOST_CONNECTIONS,
+                max_connections=most,
                 max_keepalive_connections=MOST_IDLE,
                 keepalive_expiry=IDLE_TTL,
                 network_backend=PinningBackend(resolve or self._system, private=private),
             )
+            for streamed, most in ((False, MOST_CONNECTIONS), (True, MOST_STREAMED))
             for private in (False, True)
-        )
+        }
 
     async def send(self, request: HttpRequest) -> HttpReply:
         """Send once; the whole exchange takes at most `request.timeout` seconds.
@@ -69,7 +73,7 @@ class HttpOutbound:
         progress = _Progress()
         prepared = _prepare(request, progress)
         where = authority(request.url)
-        pool = self._private if request.allow_private_addresses else self._public
+        pool = self._pools[False, request.allow_private_addresses]
         try:
             async with asyncio.timeout(request.timeout):
                 reply = await _exchange(pool, prepared, request.max_body)
@@ -87,7 +91,7 @@ class HttpOutbound:
         progress = _Progress()
         where = authority(request.url)
         prepared = _streamed(_prepare(request, progress), request, body, length)
-        pool = self._private if request.allow_private_addresses else self._public
+        pool = self._pools[True, request.allow_private_addresses]
         async with contextlib.AsyncExitStack() as stack:
             failure: ConnectorsError | None = None
             try:
@@ -104,8 +108,8 @@ class HttpOutbound:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._public.aclose()
-        await self._private.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
         self._system.close()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, aclosing
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ PIECE = 64 * 1024
 """Bytes of one message of a body, either way."""
 MOST_STREAMS = 256
 """Of one server at once."""
+MOST_OF_ONE = 64
+"""Of those, of one tenant: a stream may last as long as its app likes, and must not take the others' place."""
 KEPT = 1024 * 1024
 """Bytes of a request's body that are kept, for one resend after a refresh."""
 UPLOAD_IDLE = 60.0
@@ -92,14 +95,14 @@ class Upload:
 
 
 class Streaming:
-    """The use case of CallStream. Bounds: MOST_STREAMS; per stream one piece each way, and KEPT."""
+    """The use case of CallStream. Bounds: MOST_STREAMS, MOST_OF_ONE; per stream one piece each way, and KEPT."""
 
     def __init__(self, leasing: Leasing, outbound: StreamingOutbound, calls: InFlight, audit: Audit) -> None:
         self._leasing = leasing
         self._outbound = outbound
         self._calls = calls
         self._audit = audit
-        self._open = 0
+        self._open: Counter[TenantId] = Counter()
 
     async def call(
         self, caller: ApiKey, tenant: TenantId, credential: CredentialId, call: Call, pieces: AsyncIterator[bytes]
@@ -112,15 +115,17 @@ class Streaming:
         check(call)
         judge(caller, credential, call)
         upload = Upload(pieces, _length(call))
-        if self._open >= MOST_STREAMS:
-            raise ConnectorsError(Reason.LIMIT_EXCEEDED, {"limit": str(MOST_STREAMS)})
-        self._open += 1
+        for count, most in ((self._open[tenant], MOST_OF_ONE), (self._open.total(), MOST_STREAMS)):
+            if count >= most:
+                raise ConnectorsError(Reason.LIMIT_EXCEEDED, {"limit": str(most)})
+        self._open[tenant] += 1
         try:
             async with aclosing(self._answer(caller, tenant, credential, call, upload)) as parts:
                 async for part in parts:
                     yield part
         finally:
-            self._open -= 1
+            self._open[tenant] -= 1
+            self._open += Counter()  # none at zero
 
     async def _answer(
         self, caller: ApiKey, tenant: TenantId, credential: CredentialId, call: Call, upload: Upload

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from connectors_grpc.audit import LogAudit
+from connectors_grpc.credentials.inflight import InFlight
+from connectors_grpc.credentials.leasing import InUse, Leasing
+from connectors_grpc.domain.ids import CredentialId, KeyId, TenantId
+from connectors_grpc.domain.records import ApiKey, Role, Scope
+from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.outbound import HttpOutbound
+from connectors_grpc.proxying import Call
+from connectors_grpc.streaming import MOST_OF_ONE, MOST_STREAMS, Streaming
 from sidecar.door import AppKey
 from sidecar.leases import Ask, Leases
 from sidecar.problem import Problem
@@ -122,3 +133,56 @@ async def test_an_answer_smuggled_behind_a_whole_read_is_never_another_tenants(
         assert (await outbound.send(request)).body == b"good"
         assert upstream.connections == 2
         await outbound.aclose()
+
+
+async def test_open_streams_keep_no_other_request_from_being_sent() -> None:
+    """As many as there can be, each to a provider that never ends its answer: others still get theirs."""
+    async with recording_upstream() as slow, recording_upstream() as quick:
+        slow.reply = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        outbound = HttpOutbound()
+        async with AsyncExitStack() as open_ones:
+            for _ in range(MOST_STREAMS):
+                await open_ones.enter_async_context(outbound.stream(get(slow.url), None, None))
+            assert (await outbound.send(get(quick.url, timeout=5))).body == b"ok"
+        await outbound.aclose()
+
+
+class Waiting(Leasing):
+    """Gives no credential before the test says so."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def use(self, *_args: object, **_named: object) -> InUse:
+        """See Leasing."""
+        await self.go.wait()
+        raise ConnectorsError(Reason.CREDENTIAL_NOT_FOUND)
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    """A body without a byte."""
+    return
+    yield b""
+
+
+async def test_one_tenants_streams_leave_room_for_the_others() -> None:
+    """A tenant whose app opens one stream after the other and ends none is told so; another's app is served."""
+    leasing, outbound = Waiting(), HttpOutbound()
+    streaming = Streaming(leasing, outbound, InFlight(), LogAudit())
+    key = ApiKey(KeyId("app"), "", frozenset((Role.APP,)), Scope(None), "", datetime.now(UTC), None)
+
+    async def begin(tenant: str) -> str:
+        stream = streaming.call(key, TenantId(tenant), CredentialId("notes"), Call("GET", "/", (), b""), nothing())
+        with pytest.raises(ConnectorsError) as refused:
+            await anext(stream)
+        return refused.value.reason
+
+    tasks = [asyncio.create_task(begin("greedy")) for _ in range(MOST_OF_ONE)]
+    await asyncio.sleep(0)
+    assert await begin("greedy") == Reason.LIMIT_EXCEEDED
+    other = asyncio.create_task(begin("modest"))
+    leasing.go.set()
+    assert await other == Reason.CREDENTIAL_NOT_FOUND
+    assert set(await asyncio.gather(*tasks)) == {Reason.CREDENTIAL_NOT_FOUND}
+    assert await begin("greedy") == Reason.CREDENTIAL_NOT_FOUND
+    await outbound.aclose()
