@@ -81,6 +81,14 @@ class Tasks:
         coro.close()
 
 
+class Still(Engine):
+    """Nothing runs in the background: what would wait for a lease or a new connection waits for ever."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> Any:
+        """Refuse."""
+        work.close()
+
+
 @dataclass(slots=True)
 class Wire:
     """An engine, one app's connection, and idle upstream connections."""
@@ -100,7 +108,7 @@ class Wire:
         source: Any = None
         leases = Leases(source, tasks, clock=asyncio.get_running_loop().time)
         leases.watched = True
-        engine = Engine(
+        engine = Still(
             leases, tasks, limits=Limits(), tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), metrics=Metrics(),
             reachable=lambda: True,
         )  # fmt: skip
