@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, aclosing
 from dataclasses import dataclass, field
 
@@ -33,6 +34,8 @@ UPLOAD_IDLE = 60.0
 """Seconds between two pieces of a request's body."""
 PROVIDER_IDLE = 120.0
 """Seconds for the answer's head, from the body's end; and between two pieces of either body towards the provider."""
+CONFIRM = 1.0
+"""Seconds for which what was allowed is believed, while anything passes."""
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
@@ -46,11 +49,27 @@ class Head:
 
 
 @dataclass(slots=True)
+class Right:
+    """Whether a stream may go on: who loses the right to the credential meanwhile loses the stream too, either way."""
+
+    confirm: Callable[[], Awaitable[None]]
+    asked: float = field(default_factory=time.monotonic)
+
+    async def hold(self) -> None:
+        """Ask again, if that is due. Raises: what `confirm` raises."""
+        now = time.monotonic()
+        if now - self.asked >= CONFIRM:
+            self.asked = now
+            await self.confirm()
+
+
+@dataclass(slots=True)
 class Upload:
     """A request's body on its way. What passed is kept up to KEPT; `whole` once it ended."""
 
     pieces: AsyncIterator[bytes]
     length: int | None
+    right: Right
     passed: int = 0
     kept: list[bytes] | None = field(default_factory=list)
     whole: bool = False
@@ -68,7 +87,7 @@ class Upload:
             piece = await self._next()
 
     async def _next(self) -> bytes | None:
-        """Raises: DEADLINE_EXCEEDED, INVALID_FIELD."""
+        """Raises: DEADLINE_EXCEEDED, INVALID_FIELD, and as Right."""
         piece: bytes | None = b""
         while piece == b"":
             try:
@@ -76,6 +95,7 @@ class Upload:
                     piece = await anext(self.pieces, None)
             except TimeoutError:
                 raise ConnectorsError(Reason.DEADLINE_EXCEEDED) from None
+            await self.right.hold()
         self.whole = piece is None
         self.passed += len(piece or b"")
         if self.length is not None and (self.passed > self.length or (self.whole and self.passed < self.length)):
@@ -109,12 +129,13 @@ class Streaming:
     ) -> AsyncGenerator[Head | bytes, None]:
         """The answer's head, then its body. `call.body` is not looked at; a 401 is cured as Call does if the body was kept.
 
-        Raises: PERMISSION_DENIED, LIMIT_EXCEEDED, DEADLINE_EXCEEDED, and what `Proxying.call` raises.
+        Raises: PERMISSION_DENIED, LIMIT_EXCEEDED, DEADLINE_EXCEEDED, and what `Proxying.call` and `Leasing.confirm` raise.
         """
         policy.authorize(caller, policy.RULES["/connectors.v1.ProxyService/Call"], tenant, credential)
         check(call)
         judge(caller, credential, call)
-        upload = Upload(pieces, _length(call))
+        right = Right(lambda: self._leasing.confirm(caller, tenant, credential))
+        upload = Upload(pieces, _length(call), right)
         for count, most in ((self._open[tenant], MOST_OF_ONE), (self._open.total(), MOST_STREAMS)):
             if count >= most:
                 raise ConnectorsError(Reason.LIMIT_EXCEEDED, {"limit": str(most)})
@@ -148,6 +169,7 @@ class Streaming:
             )
             yield Head(reply.status, composed.passed_back(reply.headers), use.api.base_url)
             async for piece in reply.body:
+                await upload.right.hold()
                 for start in range(0, len(piece), PIECE):
                     yield piece[start : start + PIECE]
 

@@ -9,7 +9,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 from connectors_grpc.audit import LogAudit
@@ -19,6 +21,10 @@ from connectors_grpc.domain.ids import CredentialId, KeyId, TenantId
 from connectors_grpc.domain.records import ApiKey, Role, Scope
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
+from connectors_grpc.gen.connectors.v1.access_service_pb2 import RevokeApiKeyRequest
+from connectors_grpc.gen.connectors.v1.credential_service_pb2 import RevokeCredentialRequest
+from connectors_grpc.gen.connectors.v1.proxy_service_pb2 import CallStreamRequest
+from connectors_grpc.gen.connectors.v1.tenant_service_pb2 import SuspendTenantRequest
 from connectors_grpc.outbound import HttpOutbound
 from connectors_grpc.proxying import Call
 from connectors_grpc.streaming import MOST_OF_ONE, MOST_STREAMS, Streaming
@@ -27,6 +33,9 @@ from sidecar.leases import Ask, Leases
 from sidecar.problem import Problem
 from sidecar.route import Credential, Tenant
 from sidecar.server import Denied, Unreachable
+from tests.running import refused
+from tests.test_api_call_stream import CHUNKED, Line
+from tests.test_api_call_stream import line as line
 from tests.test_outbound import certificate, get, resolver
 from tests.upstream import recording_upstream
 
@@ -186,3 +195,51 @@ async def test_one_tenants_streams_leave_room_for_the_others() -> None:
     assert set(await asyncio.gather(*tasks)) == {Reason.CREDENTIAL_NOT_FOUND}
     assert await begin("greedy") == Reason.CREDENTIAL_NOT_FOUND
     await outbound.aclose()
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize("way", ["up", "down"])
+@pytest.mark.parametrize("ended", ["key", "tenant", "credential"])
+async def test_a_stream_ends_with_the_right_to_it(line: Line, ended: str, way: str) -> None:
+    """However long it was open before: not a piece more goes through, neither to the provider nor to the app."""
+    passed: list[bytes] = []
+
+    async def play(_head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if way == "down":
+            writer.write(CHUNKED)
+        while not writer.is_closing() and (piece := b"1\r\nx\r\n" if way == "down" else await reader.read(100)):
+            passed.append(piece)
+            writer.write(piece if way == "down" else b"")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    line.upstream.handler = play
+    call = line.open()
+    await call.write(line.start(method="POST" if way == "up" else "GET"))
+    if way == "down":
+        await call.done_writing()
+        assert (await call.read()).start.http_status == 200
+        assert (await call.read()).body == b"x"
+    admin, reason = line.server.admin, "API_KEY_INVALID"
+    match ended:
+        case "key":
+            await admin.call("RevokeApiKey", RevokeApiKeyRequest(key=line.app.key.split("_")[1]))
+        case "tenant":
+            reason = "TENANT_SUSPENDED"
+            await admin.call("SuspendTenant", SuspendTenantRequest(tenant=line.tenant))
+        case _:
+            reason = "CREDENTIAL_REVOKED"
+            await admin.call("RevokeCredential", RevokeCredentialRequest(tenant=line.tenant, credential=line.name))
+    with refused(reason):
+        async with asyncio.timeout(10):
+            while await (pushed(call) if way == "up" else call.read()) is not grpc.aio.EOF:
+                assert passed or way == "up"
+
+
+async def pushed(call: Any) -> Any:
+    """One more piece of the body, after a moment. Raises: AioRpcError, once the call has ended."""
+    await asyncio.sleep(0.05)
+    try:
+        return await call.write(CallStreamRequest(body=b"x"))
+    except asyncio.InvalidStateError:
+        return await call.read()

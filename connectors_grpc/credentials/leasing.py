@@ -6,18 +6,20 @@ those that were sealed with it, its templates are filled.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from connectors_grpc import lifecycle, policy
 from connectors_grpc.access import Access
+from connectors_grpc.credentials.checks import check_state
 from connectors_grpc.credentials.keeping import Held
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Api, Integration, OAuth
 from connectors_grpc.domain.ids import CredentialId, KeyId, TenantId
-from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, Material, Role, Tenant
-from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, CredentialState, Material, Role, Tenant
+from connectors_grpc.errors import ConnectorsError, Reason, VaultUnavailable
 from connectors_grpc.inject import FieldRefused, Injection, PlaceholderUnresolved, resolve
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.ports import Audit, Clock
@@ -120,6 +122,19 @@ class Leasing:
         except FieldRefused as error:
             raise ConnectorsError(Reason.PLACEHOLDER_UNRESOLVED, {"place": str(error.args[0])}) from None
         return InUse(tenant, held, integration, integration.api, material, injection)
+
+    async def confirm(self, caller: ApiKey, tenant_id: TenantId, credential_id: CredentialId) -> None:
+        """That a use under way may go on: key, tenant and credential are still there and in use.
+
+        A Vault that is away says nothing.
+        Raises: API_KEY_INVALID, CREDENTIAL_NOT_FOUND, CREDENTIAL_REVOKED, CREDENTIAL_DISABLED, and what `Tenants.usable` raises.
+        """
+        with contextlib.suppress(VaultUnavailable):
+            await self._access.prove(caller.id, bytes.fromhex(caller.sha256))
+            tenant = await self._tenants.usable(caller, tenant_id)
+            credential = (await self._refreshing.read(tenant, credential_id)).credential
+            if credential.state is CredentialState.REVOKED or not credential.enabled:
+                check_state(credential)
 
     async def lease(
         self,
