@@ -90,6 +90,8 @@ class Access:
             raise policy.denied()
         if not new.roles:
             raise invalid("api_key.roles", "at least one role is wanted")
+        if caller.expire_time is not None and (new.expire_time is None or new.expire_time > caller.expire_time):
+            raise invalid("api_key.expire_time", "no later than the end of the key that asks")
         if new.rules and new.roles != {Role.APP}:
             raise invalid("api_key.rules", "rules are for keys whose only role is `app`: no other is held to them")
         key_id = new.id or KeyId(f"k{secrets.token_hex(8)}")

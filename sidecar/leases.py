@@ -121,6 +121,12 @@ class Leases:
         self.hits += 1
         return held
 
+    def stands(self, ask: Ask, now: float) -> bool:
+        """Whether an exchange under way may go on without asking; it counts as no hit. Raises: as `find`."""
+        found = self.find(ask, now) is not None
+        self.hits -= found
+        return found
+
     def _must_ask(self, stale: bool, now: float) -> bool:
         """Whether what is not fresh has to be confirmed before it is used: if it may have changed, and the server answers."""
         return (stale or not self.watched) and now >= self._quiet_until

@@ -31,7 +31,7 @@ from connectors_grpc.domain.records import Credential, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason, VaultUnavailable
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.oauth2.assertions import Stamp
-from connectors_grpc.oauth2.errors import InvalidGrant, TokenError, connectors_error
+from connectors_grpc.oauth2.errors import InvalidGrant, Malformed, RequestRefused, TokenError, connectors_error
 from connectors_grpc.oauth2.token_reply import TokenReply
 from connectors_grpc.ports import Audit, Change, Changes, Clock, DataKey, HttpRequest, Outbound
 
@@ -208,10 +208,10 @@ class Renewing:
         failure.metadata.setdefault("integration", credential.integration)
         if failure.metadata.get("problem") == CIRCUIT_OPEN:
             return failure  # nobody was asked, so nothing failed
-        if failure.reason is Reason.PROVIDER_UNAVAILABLE:
+        if failure.reason is Reason.PROVIDER_UNAVAILABLE and not isinstance(error, RequestRefused | Malformed):
             self._circuits.failed(credential.integration, self._clock.monotonic(), failure.retry_after)
         else:
-            # The Vault's doing, or the client's: no word on whether the provider is well.
+            # The Vault's doing, the client's, or this one request's: no word on whether the provider is well for others.
             self._circuits.left(credential.integration)
         if failure.reason in PROVIDERS:
             self.backoff.failed((tenant.uid, credential.id, credential.generation), failure)

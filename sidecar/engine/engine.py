@@ -9,7 +9,7 @@ from typing import Any
 
 from connectors_grpc.logs import get
 from sidecar.admission import Door
-from sidecar.engine import tunnel
+from sidecar.engine import standing
 from sidecar.engine.downstream import Downstream
 from sidecar.engine.exchange import Exchange
 from sidecar.engine.pool import Origin
@@ -132,9 +132,8 @@ class Engine:
             now = self.clock()
             for exchange in [each for each in self.exchanges if each.deadline <= now]:
                 exchange.expired()
-            if self.tunnels:
-                for exchange in [each for each in self.exchanges if each.tunnelled]:
-                    tunnel.confirm(exchange, now)
+            for exchange in [each for each in self.exchanges if each.held is not None]:
+                standing.confirm(exchange, now)
             for connection in [each for each in self.connections if each.exchange is None and each.deadline <= now]:
                 connection.sweep(now)
             for origin in self.origins.values():

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.framing import Malformed, RequestHead, ResponseHead
-from sidecar.leases import Ask
 from sidecar.problem import Problem
 
 if TYPE_CHECKING:
-    from sidecar.engine.exchange import Exchange
+    pass
 
 _LINES = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
@@ -59,22 +58,3 @@ def check_granted(response: ResponseHead) -> None:
     named = [value.lower() for name, value in response.fields if name.lower() == b"upgrade"]
     if named != [b"websocket"]:
         raise Malformed("The upstream switches to another protocol than was asked for.")
-
-
-def confirm(exchange: Exchange, now: float) -> None:
-    """A tunnel outlives its head: whoever loses the right to the credential meanwhile loses the tunnel too."""
-    assert exchange.admitted is not None
-    if exchange.task is not None and not exchange.task.done():
-        return
-    try:
-        if exchange.engine.leases.find(exchange.admitted.ask, now) is None:
-            exchange.task = exchange.engine.spawn(_confirm(exchange, exchange.admitted.ask))
-    except Problem as problem:
-        exchange.fail(problem)
-
-
-async def _confirm(exchange: Exchange, ask: Ask) -> None:
-    try:
-        await exchange.engine.leases.get(ask)
-    except Problem as problem:
-        exchange.fail(problem)
