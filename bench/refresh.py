@@ -1,9 +1,9 @@
 """What refreshing costs: three replicas over one OpenBao, credentials with short tokens, and apps that use them all the time.
 
-`python -m bench.refresh [--credentials 1000] [--ttl 60] [--seconds 60] [--together]`. The provider is the simulator, in this
-process, as is the load: each credential is used every eight seconds at a replica drawn by lot, half by FetchAccessToken, half
-by Call. Refresh tokens rotate at once and their reuse revokes the grant: a second use of one shows as a credential that needs a
-person.
+`python -m bench.refresh [--credentials 1000] [--ttl 60] [--seconds 60] [--every 8] [--together]`. The provider is the simulator,
+in this process, as is the load: each credential is used every eight seconds (`--every`) at a replica drawn by lot, half by
+FetchAccessToken, half by Call. Refresh tokens rotate at once and their reuse revokes the grant: a second use of one shows as a
+credential that needs a person.
 """
 
 from __future__ import annotations
@@ -91,18 +91,20 @@ async def store_all(admin: Client, first: Account, count: int, ttl: int, togethe
     return names
 
 
-async def use_all(servers: Sequence[Server], key: str, names: Sequence[tuple[str, str]], until: float) -> Use:
-    """Each credential again and again."""
+async def use_all(
+    servers: Sequence[Server], key: str, names: Sequence[tuple[str, str]], until: float, every: float
+) -> Use:
+    """Each credential again and again, every so many seconds."""
     use = Use()
 
     async def one(tenant: str, credential: str) -> None:
-        await asyncio.sleep(random.random() * EVERY)
+        await asyncio.sleep(random.random() * every)
         while time.monotonic() < until:
             client = random.choice(servers).client(key)
             began = time.monotonic()
             use.answers[await _used(client, tenant, credential)] += 1
             use.seconds.append(time.monotonic() - began)
-            await asyncio.sleep(EVERY * random.uniform(0.75, 1.25))
+            await asyncio.sleep(every * random.uniform(0.75, 1.25))
 
     await asyncio.gather(*(one(*name) for name in names))
     return use
@@ -148,7 +150,7 @@ def at(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-async def run(count: int, ttl: int, seconds: float, together: bool) -> None:
+async def run(count: int, ttl: int, seconds: float, together: bool, every: float) -> None:
     """All of it."""
     book.MOST_ENTRIES = 10 * count + int(count * seconds / max(ttl, 1) * 4) + 10_000
     async with AsyncExitStack() as stack:
@@ -173,7 +175,7 @@ async def run(count: int, ttl: int, seconds: float, together: bool) -> None:
         processes["OpenBao"] = vault.pid or 0
         since, before = vault.layout.audit.stat().st_size, {name: cpu_seconds(pid) for name, pid in processes.items()}
         began = len(tokens.asked)
-        use = await use_all(servers, key, names, time.monotonic() + seconds)
+        use = await use_all(servers, key, names, time.monotonic() + seconds, every)
         cpu = {name: cpu_seconds(pid) - before[name] for name, pid in processes.items()}
         operations = vault_operations(vault.layout.audit, since)
         report(use, await all_credentials(admin, names), tokens.asked[began:], operations, cpu)
@@ -217,8 +219,9 @@ def main() -> None:
     parser.add_argument("--ttl", type=int, default=60, help="seconds that an access token lives")
     parser.add_argument("--seconds", type=float, default=60, help="how long the load lasts")
     parser.add_argument("--together", action="store_true", help="let all first tokens end at the same time")
+    parser.add_argument("--every", type=float, default=EVERY, help="seconds between two uses of one credential")
     given = parser.parse_args()
-    asyncio.run(run(given.credentials, given.ttl, given.seconds, given.together))
+    asyncio.run(run(given.credentials, given.ttl, given.seconds, given.together, given.every))
 
 
 if __name__ == "__main__":
