@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -238,17 +239,29 @@ def _accounts(given: dict[str, Any]) -> tuple[Account, ...]:
 
 
 def kept_secret(path: Path) -> str:
-    """The secret in a file of ours; a new one where there is no file.  Raises: ClickException."""
+    """The secret in a file of ours; a new one where there is no file, the same for all who begin at once.
+
+    Raises: ClickException.
+    """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
+        if not path.exists():
+            _keep(path, secrets.token_urlsafe(32))
         return path.read_text(encoding="ascii").strip()
     except OSError as error:
-        raise click.ClickException(f"--client-secret-file: {path} can't be written: {error.strerror}.") from None
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        secret = secrets.token_urlsafe(32)
-        stream.write(secret)
-    return secret
+        raise click.ClickException(f"--client-secret-file: {path} can't be used: {error.strerror}.") from None
+
+
+def _keep(path: Path, secret: str) -> None:
+    """Write the file whole before it has its name: a link, since that fails where somebody else was first."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(secret)
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink()
 
 
 def definition(url: str, client: Client) -> pb.Integration:

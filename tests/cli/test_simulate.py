@@ -8,8 +8,10 @@ import json
 import shlex
 import sys
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from connectors_grpc.cli.main import root
-from connectors_grpc.cli.simulate import command, definition, introduction
+from connectors_grpc.cli.simulate import command, definition, introduction, kept_secret
 from connectors_grpc.simulator import (
     Client,
     Endpoint,
@@ -93,6 +95,22 @@ async def simulated(folder: Path, *options: str) -> AsyncIterator[Simulated]:
     finally:
         child.terminate()
         await asyncio.wait_for(child.wait(), 20)
+
+
+def test_all_who_begin_at_once_keep_one_secret(tmp_path: Path) -> None:
+    """Nobody reads a file that another is still writing, and none of it is left beside the file."""
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(40):
+            path, together = tmp_path / str(number), Barrier(8)
+
+            def begin(path: Path = path, together: Barrier = together) -> str:
+                together.wait(20)
+                return kept_secret(path)
+
+            kept = {each.result() for each in [pool.submit(begin) for _ in range(8)]}
+            assert kept == {path.read_text()}
+            assert path.stat().st_mode & 0o777 == 0o600
+    assert len(list(tmp_path.iterdir())) == 40
 
 
 async def test_two_runs_with_one_seed_give_the_same_tokens_and_go_wrong_alike(tmp_path: Path) -> None:
