@@ -12,6 +12,7 @@ from ipaddress import IPv6Address, ip_address
 from urllib.parse import parse_qsl, urlsplit
 
 from connectors_grpc.domain.definition import (
+    ALWAYS_LIMITED,
     Api,
     ClientAuthentication,
     Grant,
@@ -19,6 +20,7 @@ from connectors_grpc.domain.definition import (
     OAuth,
     OAuthClient,
     Placement,
+    Retry,
     SigningAlgorithm,
 )
 from connectors_grpc.domain.ids import is_label
@@ -38,6 +40,7 @@ MOST_ENTRIES = 32
 MOST_SCOPES = 100
 LONGEST_TTL = timedelta(days=3653)
 MOST_SECRETS = 3
+MOST_STATUSES = 8
 CLAIM_INPUTS = frozenset(("client_id", "subject", "scope"))
 SEPARATORS = (" ", ",", ";", "+")
 
@@ -199,6 +202,18 @@ def _api(api: Api, private: bool) -> Violations:
     for name in ("account_pointer", "ok_field"):
         if getattr(api, name) and not api.identity_path:
             yield FieldViolation(f"api.{name}", "needs `identity_path`, whose answer it looks into")
+    yield from _retry(api.retry)
+
+
+def _retry(retry: Retry) -> Violations:
+    if len(retry.statuses) > MOST_STATUSES or not all(400 <= status <= 599 for status in retry.statuses):
+        yield FieldViolation("api.retry.statuses", f"up to {MOST_STATUSES}, each of 400 to 599")
+    for name in ("remaining_header", "reset_header"):
+        header = getattr(retry, name)
+        if header and _TOKEN.fullmatch(header) is None:
+            yield FieldViolation(f"api.retry.{name}", "an HTTP token of up to 128 characters")
+    if set(retry.statuses) - ALWAYS_LIMITED and not retry.remaining_header:
+        yield FieldViolation("api.retry.remaining_header", "needed for a status other than 429 and 503")
 
 
 def _placement(placement: Placement) -> Violations:

@@ -24,11 +24,14 @@ from connectors_grpc.domain.definition import (
     OAuthClient,
     Placement,
     RefreshRotation,
+    ResetUnit,
+    Retry,
     Source,
     TokenRequestFormat,
 )
 from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.inject import Plan, resolve
+from connectors_grpc.rpc import convert
 from connectors_grpc.secret import Secret
 
 OAUTH = OAuth("https://auth.example.com/authorize", "https://auth.example.com/token")
@@ -88,6 +91,28 @@ def test_quirks_of_notion_and_figma_are_in_the_domain_s_words() -> None:
     assert figma.refresh_rotation is RefreshRotation.STATIC
     assert figma.default_access_token_ttl == timedelta(days=90)
     assert not figma.pkce
+
+
+@pytest.mark.parametrize("name", load_catalogue())
+def test_an_entry_comes_back_from_the_contract_as_it_was(name: IntegrationId) -> None:
+    """Files, records and messages say the same: what an admin reads of one may be sent to create another."""
+    entry = load_catalogue()[name]
+    back = convert.definition(name, convert.integration(entry))
+    assert replace(back, source=entry.source, verified=entry.verified) == entry
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [
+        ("github", Retry((403, 429, 503), "x-ratelimit-remaining", "x-ratelimit-reset", ResetUnit.EPOCH_SECONDS)),
+        ("notion", Retry((429, 503))),
+    ],
+)
+def test_entries_say_how_their_api_limits_calls(name: str, limits: Retry) -> None:
+    """A 403 counts with the header that says so only; what says nothing has 429 and 503, with Retry-After."""
+    api = load_catalogue()[IntegrationId(name)].api
+    assert api is not None
+    assert api.retry == limits
 
 
 @pytest.mark.parametrize(
@@ -302,6 +327,11 @@ BAD_API: Mapping[str, tuple[Mapping[str, object], str]] = {
     "default cookie": ({"default_headers": {"Cookie": "1"}}, "api.default_headers"),
     "identity": ({"identity_path": "me"}, "api.identity_path"),
     "identity dots": ({"identity_path": "/a/../b"}, "api.identity_path"),
+    "a good status": ({"retry": Retry(statuses=(200,), remaining_header="x")}, "api.retry.statuses"),
+    "many statuses": ({"retry": Retry(statuses=(429,) * 9)}, "api.retry.statuses"),
+    "a refusal that says nothing of limits": ({"retry": Retry(statuses=(403,))}, "api.retry.remaining_header"),
+    "remaining": ({"retry": Retry(remaining_header="a b")}, "api.retry.remaining_header"),
+    "reset": ({"retry": Retry(reset_header="a:b")}, "api.retry.reset_header"),
 }
 
 

@@ -22,6 +22,8 @@ from connectors_grpc.domain.definition import (
     OAuth,
     Placement,
     RefreshRotation,
+    ResetUnit,
+    Retry,
     SigningAlgorithm,
     Source,
     TokenRequestFormat,
@@ -101,6 +103,19 @@ class OAuthFile(_Part):
         return OAuth(**{**fields, "scopes": tuple(self.scopes), "resources": tuple(self.resources)})
 
 
+class RetryFile(_Part):
+    """How the API says that it takes no more calls for now, and until when."""
+
+    statuses: list[int] = Field(default_factory=lambda: list(Retry().statuses))
+    remaining_header: str = ""
+    reset_header: str = ""
+    reset_unit: Annotated[ResetUnit, Field(strict=False)] = ResetUnit.SECONDS
+
+    def to_domain(self) -> Retry:
+        """The same in the domain's words."""
+        return Retry(tuple(self.statuses), self.remaining_header, self.reset_header, self.reset_unit)
+
+
 class ApiFile(_Part):
     """Where calls go, and how the credential is put in."""
 
@@ -112,6 +127,7 @@ class ApiFile(_Part):
     pass_cookies: bool = False
     account_pointer: str = ""
     ok_field: str = ""
+    retry: RetryFile = RetryFile()
 
     def to_domain(self) -> Api:
         """The same in the domain's words."""
@@ -124,6 +140,7 @@ class ApiFile(_Part):
             pass_cookies=self.pass_cookies,
             account_pointer=self.account_pointer,
             ok_field=self.ok_field,
+            retry=self.retry.to_domain(),
         )
 
 

@@ -53,6 +53,15 @@ class RefreshRotation(StrEnum):
     AT_ONCE = "at_once"
 
 
+class ResetUnit(StrEnum):
+    """What a header that says when calls are taken again holds."""
+
+    SECONDS = "seconds"
+    EPOCH_SECONDS = "epoch_seconds"
+    EPOCH_MILLISECONDS = "epoch_milliseconds"
+    DATE = "date"
+
+
 class Source(StrEnum):
     """Where a definition comes from."""
 
@@ -136,6 +145,20 @@ class OAuth:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """How an API says that it takes no more calls for now; fields as in the contract's `Retry` message."""
+
+    statuses: tuple[int, ...] = (429, 503)
+    remaining_header: str = ""
+    reset_header: str = ""
+    reset_unit: ResetUnit = ResetUnit.SECONDS
+
+
+ALWAYS_LIMITED = frozenset((429, 503))
+"""Statuses that need no further sign.  Source: RFC 6585 section 4, RFC 9110 section 15.6.4."""
+
+
+@dataclass(frozen=True, slots=True)
 class Api:
     """Where calls go; fields as in the contract's `Api` message. `base_url` has no query and no trailing slash."""
 
@@ -147,6 +170,7 @@ class Api:
     pass_cookies: bool = False
     account_pointer: str = ""
     ok_field: str = ""
+    retry: Retry = Retry()
 
 
 @dataclass(frozen=True, slots=True)

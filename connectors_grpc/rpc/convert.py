@@ -22,6 +22,8 @@ from connectors_grpc.domain.definition import (
     OAuthClient,
     Placement,
     RefreshRotation,
+    ResetUnit,
+    Retry,
     SigningAlgorithm,
     Source,
     TokenRequestFormat,
@@ -100,6 +102,12 @@ ROTATION = {
     RefreshRotation.STATIC: integrations.REFRESH_ROTATION_STATIC,
     RefreshRotation.WITH_GRACE: integrations.REFRESH_ROTATION_WITH_GRACE,
     RefreshRotation.AT_ONCE: integrations.REFRESH_ROTATION_AT_ONCE,
+}
+RESET_UNIT = {
+    ResetUnit.SECONDS: integrations.RESET_UNIT_SECONDS,
+    ResetUnit.EPOCH_SECONDS: integrations.RESET_UNIT_EPOCH_SECONDS,
+    ResetUnit.EPOCH_MILLISECONDS: integrations.RESET_UNIT_EPOCH_MILLISECONDS,
+    ResetUnit.DATE: integrations.RESET_UNIT_DATE,
 }
 LONGEST_TTL = timedelta(days=3660)
 
@@ -266,6 +274,17 @@ def _api(api: Api) -> integrations.Api:
         pass_cookies=api.pass_cookies,
         account_pointer=api.account_pointer,
         ok_field=api.ok_field,
+        retry=retry(api.retry),
+    )
+
+
+def retry(record: Retry) -> integrations.Retry:
+    """How an API says that it takes no more calls for now."""
+    return integrations.Retry(
+        statuses=record.statuses,
+        remaining_header=record.remaining_header,
+        reset_header=record.reset_header,
+        reset_unit=RESET_UNIT[record.reset_unit],
     )
 
 
@@ -346,6 +365,18 @@ def api_definition(message: integrations.Api) -> Api:
         pass_cookies=message.pass_cookies,
         account_pointer=message.account_pointer,
         ok_field=message.ok_field,
+        retry=retry_definition(message.retry),
+    )
+
+
+def retry_definition(message: integrations.Retry) -> Retry:
+    """What a definition says of limits."""
+    units = {number: value for value, number in RESET_UNIT.items()}
+    return Retry(
+        statuses=tuple(message.statuses) or Retry().statuses,
+        remaining_header=message.remaining_header,
+        reset_header=message.reset_header,
+        reset_unit=units.get(message.reset_unit, ResetUnit.SECONDS),
     )
 
 

@@ -177,6 +177,38 @@ REFRESH_ROTATION_AT_ONCE: RefreshRotation.ValueType  # 3
 """A new one is given, and the old one is dead; its reuse may end the grant."""
 Global___RefreshRotation: _TypeAlias = RefreshRotation  # noqa: Y015
 
+class _ResetUnit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResetUnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResetUnit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESET_UNIT_UNSPECIFIED: _ResetUnit.ValueType  # 0
+    """Same as SECONDS."""
+    RESET_UNIT_SECONDS: _ResetUnit.ValueType  # 1
+    """Seconds from now."""
+    RESET_UNIT_EPOCH_SECONDS: _ResetUnit.ValueType  # 2
+    """Seconds since 1970."""
+    RESET_UNIT_EPOCH_MILLISECONDS: _ResetUnit.ValueType  # 3
+    """Milliseconds since 1970."""
+    RESET_UNIT_DATE: _ResetUnit.ValueType  # 4
+    """A date, of HTTP (RFC 9110 section 5.6.7) or of ISO 8601 with an offset."""
+
+class ResetUnit(_ResetUnit, metaclass=_ResetUnitEnumTypeWrapper):
+    """What a header that says when calls are taken again holds."""
+
+RESET_UNIT_UNSPECIFIED: ResetUnit.ValueType  # 0
+"""Same as SECONDS."""
+RESET_UNIT_SECONDS: ResetUnit.ValueType  # 1
+"""Seconds from now."""
+RESET_UNIT_EPOCH_SECONDS: ResetUnit.ValueType  # 2
+"""Seconds since 1970."""
+RESET_UNIT_EPOCH_MILLISECONDS: ResetUnit.ValueType  # 3
+"""Milliseconds since 1970."""
+RESET_UNIT_DATE: ResetUnit.ValueType  # 4
+"""A date, of HTTP (RFC 9110 section 5.6.7) or of ISO 8601 with an offset."""
+Global___ResetUnit: _TypeAlias = ResetUnit  # noqa: Y015
+
 @_typing.final
 class Integration(_message.Message):
     """A third-party API."""
@@ -551,6 +583,7 @@ class Api(_message.Message):
     PASS_COOKIES_FIELD_NUMBER: _builtins.int
     ACCOUNT_POINTER_FIELD_NUMBER: _builtins.int
     OK_FIELD_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
     base_url: _builtins.str
     """Where calls go: scheme, host and an optional path prefix, without query or trailing slash."""
     identity_path: _builtins.str
@@ -577,6 +610,10 @@ class Api(_message.Message):
     def default_headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Sent unless the app sets them itself (`Notion-Version`)."""
 
+    @_builtins.property
+    def retry(self) -> Global___Retry:
+        """How the API says that it takes no more calls for now. Unset: 429 and 503, with `Retry-After`."""
+
     def __init__(
         self,
         *,
@@ -588,14 +625,55 @@ class Api(_message.Message):
         pass_cookies: _builtins.bool = ...,
         account_pointer: _builtins.str = ...,
         ok_field: _builtins.str = ...,
+        retry: Global___Retry | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_pointer", b"account_pointer", "allowed_hosts", b"allowed_hosts", "base_url", b"base_url", "default_headers", b"default_headers", "identity_path", b"identity_path", "ok_field", b"ok_field", "pass_cookies", b"pass_cookies", "placement", b"placement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_pointer", b"account_pointer", "allowed_hosts", b"allowed_hosts", "base_url", b"base_url", "default_headers", b"default_headers", "identity_path", b"identity_path", "ok_field", b"ok_field", "pass_cookies", b"pass_cookies", "placement", b"placement", "retry", b"retry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Api: _TypeAlias = Api  # noqa: Y015
+
+@_typing.final
+class Retry(_message.Message):
+    """How an API says that it takes no more calls for now, and until when. `Retry-After` (RFC 9110 section 10.2.3), a number of seconds
+    or a date, is read first wherever it stands.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    REMAINING_HEADER_FIELD_NUMBER: _builtins.int
+    RESET_HEADER_FIELD_NUMBER: _builtins.int
+    RESET_UNIT_FIELD_NUMBER: _builtins.int
+    remaining_header: _builtins.str
+    """A status other than 429 and 503 says so only beside `Retry-After`, or where this header is 0 (`x-ratelimit-remaining`, of
+    GitHub's 403). Needed if there is such a status.
+    """
+    reset_header: _builtins.str
+    """Says when calls are taken again, where `Retry-After` is missing (`x-ratelimit-reset`). Unset: nothing else does."""
+    reset_unit: Global___ResetUnit.ValueType
+    """What `reset_header` holds. Unset: SECONDS."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Statuses that say so, 400 to 599, up to 8. Unset: 429 and 503."""
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[_builtins.int] | None = ...,
+        remaining_header: _builtins.str = ...,
+        reset_header: _builtins.str = ...,
+        reset_unit: Global___ResetUnit.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["remaining_header", b"remaining_header", "reset_header", b"reset_header", "reset_unit", b"reset_unit", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Retry: _TypeAlias = Retry  # noqa: Y015
 
 @_typing.final
 class Placement(_message.Message):
