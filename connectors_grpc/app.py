@@ -92,7 +92,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     renewing = Renewing(keeper, integrations, outbound, leases, storing, changes, audit, clock, calls)
     refreshing = Refreshing(keeper, integrations, renewing, clock)
     revoking = Revoking(records, tenants, integrations, keeper, outbound, clock)
-    managing = Managing(tenants, integrations, keeper, revoking, changes, audit, clock)
+    managing = Managing(tenants, integrations, keeper, revoking, leases, changes, audit, clock)
     leasing = Leasing(tenants, integrations, refreshing, access, audit, clock)
     proxying = Proxying(leasing, calling, calls, audit)
     streaming = Streaming(leasing, calling, calls, audit)
@@ -115,7 +115,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
             refreshing,
             leasing,
             proxying,
-            Importing(managing, keeper),
+            Importing(managing, keeper, audit),
             Imports(access, audit),
         ),
         ProxyServicer(proxying, streaming, leasing, Watching(changes, access, tenants)),

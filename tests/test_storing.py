@@ -11,6 +11,7 @@ from connectors_grpc.audit import LogAudit
 from connectors_grpc.changes import ChangeFeed
 from connectors_grpc.credentials.keeping import Held, Keeper
 from connectors_grpc.credentials.managing import STORE_ATTEMPTS, Managing, NewMaterial
+from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.revoking import Revoking
 from connectors_grpc.domain.definition import Api, ClientAuthentication, Integration, OAuth, OAuthClient, Placement
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId
@@ -68,7 +69,10 @@ class Place:
         self.tenants = Tenants(self.records, cipher, changes, audit, self.clock)
         self.integrations = Integrations(self.records, platform, {}, changes, audit, self.clock)
         revoking = Revoking(self.records, self.tenants, self.integrations, self.keeper, Nowhere(), self.clock)
-        self.managing = Managing(self.tenants, self.integrations, self.keeper, revoking, changes, audit, self.clock)
+        leases = RefreshLeases(self.records, self.clock, "replica-a")
+        self.managing = Managing(
+            self.tenants, self.integrations, self.keeper, revoking, leases, changes, audit, self.clock
+        )
         self.platform = platform
 
     async def tenant(self) -> Tenant:

@@ -7,6 +7,9 @@ from typing import assert_never
 from connectors_grpc.domain.records import Credential, CredentialState
 from connectors_grpc.errors import ConnectorsError, Reason
 
+STAGED = "staged"
+"""The detail of what a migration put here: switched off until its cut-over, for its older self is still in charge."""
+
 
 def check_state(credential: Credential) -> None:
     """Refuse what is not ACTIVE and enabled. Raises: the reason, with what to call next."""
@@ -47,6 +50,8 @@ def not_found(tenant: str, credential: str) -> ConnectorsError:
 
 def next_step(credential: Credential) -> str:
     """What a person or operator should do; empty if nothing."""
+    if credential.detail == STAGED:
+        return "Cut it over: connectors migrate cutover."
     if not credential.enabled:
         return "Switch it on by UpdateCredential."
     if credential.minted and credential.state is not CredentialState.ACTIVE:

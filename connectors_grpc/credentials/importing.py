@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
+from connectors_grpc import policy
 from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.answer import fingerprint
+from connectors_grpc.credentials.checks import STAGED, not_found
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
 from connectors_grpc.credentials.managing import Managing, NewMaterial
 from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Integration
 from connectors_grpc.domain.ids import CredentialId
-from connectors_grpc.domain.records import ApiKey, Credential, CredentialState, Material, Tenant
+from connectors_grpc.domain.records import ApiKey, Credential, CredentialState, Material, Role, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.ports import Audit
+
+
+class Likeness(StrEnum):
+    """How what is stored relates to what is given."""
+
+    ABSENT = "absent"
+    EQUAL = "equal"
+    RENEWED = "renewed"
+    DIFFERENT = "different"
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One credential to store. Holds secrets. `version` other than 0 must be the current one."""
+    """One credential to store. Holds secrets. `version` other than 0 must be the current one.
+
+    `staged`: switched off, over nothing but what is staged itself; `compare_only`: not stored at all.
+    """
 
     tenant: Tenant
     integration: Integration
@@ -26,44 +42,68 @@ class Wanted:
     new: NewMaterial
     labels: Mapping[str, str]
     version: int = 0
+    staged: bool = False
+    compare_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A credential as it now stands. `unchanged`: its material was there already."""
+    """A credential as it now stands. `unchanged`: its material was there already; `renewed`: or what came of it."""
 
     credential: Credential
     unchanged: bool
+    renewed: bool = False
 
 
 class Importing:
     """The use case of imports."""
 
-    def __init__(self, managing: Managing, keeper: Keeper) -> None:
+    def __init__(self, managing: Managing, keeper: Keeper, audit: Audit) -> None:
         self._managing = managing
         self._keeper = keeper
+        self._audit = audit
 
     async def store(self, caller: ApiKey, wanted: Wanted) -> Imported:
         """Store the material unless it is there; labels are brought up to what is given in any case.
 
         What has been renewed since from the very refresh token that is given counts as there: that token may be dead by now,
-        and the one that replaced it is the only good one.
-        Raises: what Managing.store raises.
+        and the one that replaced it is the only good one. What is staged, or only compared, is an admin's to ask for.
+        Raises: what Managing.store raises, PERMISSION_DENIED, CREDENTIAL_NOT_FOUND (nothing to compare with).
         """
+        if (wanted.staged or wanted.compare_only) and Role.ADMIN not in caller.roles:
+            raise policy.denied()
         held = await self._held(wanted)
-        if held is None or not await self._is_there(held, wanted):
+        likeness = Likeness.ABSENT if held is None else await self._likeness(held, wanted)
+        if wanted.compare_only:
+            return self._compared(caller, wanted, held, likeness)
+        if held is None or likeness is Likeness.DIFFERENT:
             return Imported(await self._managing.store(
-                wanted.tenant, wanted.integration, wanted.credential, wanted.new,
-                caller=caller.id, labels=wanted.labels, version=wanted.version,
+                wanted.tenant, wanted.integration, wanted.credential, wanted.new, caller=caller.id,
+                labels=wanted.labels, version=wanted.version, staged=wanted.staged,
             ), unchanged=False)  # fmt: skip
         there = held.credential
         if wanted.version not in (0, there.version):
             raise ConnectorsError(Reason.CONFLICT)
-        if wanted.labels and dict(wanted.labels) != dict(there.labels):
+        live = wanted.staged and there.detail != STAGED
+        if wanted.labels and dict(wanted.labels) != dict(there.labels) and not live:
             there = await self._managing.update(
                 caller, wanted.tenant.id, there.id, version=there.version, labels=wanted.labels, enabled=None
             )
-        return Imported(there, unchanged=True)
+        return Imported(there, unchanged=True, renewed=likeness is Likeness.RENEWED)
+
+    def _compared(self, caller: ApiKey, wanted: Wanted, held: Held | None, likeness: Likeness) -> Imported:
+        """The answer to a comparison. It could be asked again and again to guess at a secret: the audit shows each."""
+        self._audit.record(
+            "CompareCredential",
+            caller=caller.id,
+            tenant=wanted.tenant.id,
+            target=wanted.credential,
+            generation=held.credential.generation if held else 0,
+            result=likeness,
+        )
+        if held is None:
+            raise not_found(wanted.tenant.id, wanted.credential)
+        return Imported(held.credential, likeness is not Likeness.DIFFERENT, likeness is Likeness.RENEWED)
 
     async def _held(self, wanted: Wanted) -> Held | None:
         try:
@@ -71,15 +111,17 @@ class Importing:
         except RecordMalformed:
             return None  # Managing.store says what is to be said of it
 
-    async def _is_there(self, held: Held, wanted: Wanted) -> bool:
+    async def _likeness(self, held: Held, wanted: Wanted) -> Likeness:
         there, new = held.credential, wanted.new
         if (there.state, there.kind, there.integration) != (CredentialState.ACTIVE, new.kind, wanted.integration.id):
-            return False
+            return Likeness.DIFFERENT
         try:
             material = await self._keeper.open(wanted.tenant, held)
         except MaterialLost:
-            return False
-        return _renewed_since(there, material, new) or _is_same(there, material, wanted)
+            return Likeness.DIFFERENT
+        if _is_same(there, material, wanted):
+            return Likeness.EQUAL
+        return Likeness.RENEWED if _renewed_since(there, material, new) else Likeness.DIFFERENT
 
 
 def _renewed_since(there: Credential, material: Material, new: NewMaterial) -> bool:

@@ -10,8 +10,9 @@ from datetime import datetime
 from connectors_grpc import lifecycle
 from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.answer import fingerprint
-from connectors_grpc.credentials.checks import not_found
+from connectors_grpc.credentials.checks import STAGED, not_found
 from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper
+from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.revoking import PENDING_DETAIL, ProviderResult, Revoking
 from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Grant, Integration
@@ -62,11 +63,13 @@ class Managing:
         integrations: Integrations,
         keeper: Keeper,
         revoking: Revoking,
+        leases: RefreshLeases,
         changes: Changes,
         audit: Audit,
         clock: Clock,
     ) -> None:
         self._tenants = tenants
+        self._leases = leases
         self._integrations = integrations
         self._keeper = keeper
         self._revoking = revoking
@@ -85,13 +88,15 @@ class Managing:
         labels: Mapping[str, str] | None = None,
         version: int = 0,
         same_account: bool = False,
+        staged: bool = False,
     ) -> Credential:
         """Seal the material with the hosts of the definition as it is now, over whatever is there.
 
         `version` other than 0 must be the current one; with 0, a write that another one came before (of a refresh, of a key's
         rotation) is made again over what is there then. A credential of another integration is not replaced; with
-        `same_account`, neither is one of another account.
-        Raises: CONFLICT, INVALID_FIELD (the material can't fill the templates), INTEGRATION_NOT_CONFIGURED, ACCOUNT_MISMATCH.
+        `same_account`, neither is one of another account; with `staged`, neither is one that is in use.
+        Raises: CONFLICT, ALREADY_EXISTS, INVALID_FIELD (the material can't fill the templates), INTEGRATION_NOT_CONFIGURED,
+        ACCOUNT_MISMATCH.
         """
         if integration.api is None:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "api"})
@@ -103,13 +108,15 @@ class Managing:
         for _ in range(STORE_ATTEMPTS):
             there = await self._keeper.read(tenant, credential_id)
             old = None if there is None else there.credential
-            _check_place(integration, credential_id, old, version)
+            _check_place(integration, credential_id, old, version, staged=staged)
             if same_account and old is not None and old.state is not CredentialState.REVOKED:
                 _check_account(integration, old, new)
             current = old.version if old else await self._keeper.version(tenant, credential_id)
             credential = _granted(
                 tenant, integration, credential_id, new, old, now=self._clock.now(), labels=labels, version=current
             )
+            if staged:
+                credential = replace(credential, enabled=False, detail=STAGED)
             try:
                 # Sealed anew each time: a rotation may have come between, whose old key is about to be trimmed.
                 ciphertext = await self._keeper.seal(tenant, credential_id, material)
@@ -163,6 +170,8 @@ class Managing:
             held.credential,
             labels=held.credential.labels if labels is None else dict(labels),
             enabled=held.credential.enabled if enabled is None else enabled,
+            # Whoever switches it on or off takes charge of it: it is no migration's any more.
+            detail="" if enabled is not None and held.credential.detail == STAGED else held.credential.detail,
         )
         written = await self._write(tenant, Held(changed, held.ciphertext))
         self._done("UpdateCredential", caller.id, written, "updated")
@@ -175,12 +184,20 @@ class Managing:
             raise ConnectorsError(Reason.CONFLICT) from None
 
     async def revoke(
-        self, caller: ApiKey, tenant_id: TenantId, credential_id: CredentialId, integration_id: IntegrationId | None
+        self,
+        caller: ApiKey,
+        tenant_id: TenantId,
+        credential_id: CredentialId,
+        integration_id: IntegrationId | None,
+        *,
+        keep_grant: bool = False,
+        version: int = 0,
     ) -> tuple[Credential, ProviderResult]:
         """Revoke at the provider where it can be, and here in any case; the material is purged with its old versions.
 
-        The record stays, so that callers are told what happened. Revoking twice asks the provider once.
-        Raises: CREDENTIAL_NOT_FOUND, CONFLICT.
+        The record stays, so that callers are told what happened. Revoking twice asks the provider once. `keep_grant`: the
+        provider is told nothing, as the grant lives on elsewhere; `version` other than 0 must be the current one.
+        Raises: CREDENTIAL_NOT_FOUND, CONFLICT (with `keep_grant`, also while a refresh is under way).
         """
         tenant = await self._tenants.get(caller, tenant_id)
         held = await self._held(tenant, credential_id)
@@ -188,7 +205,12 @@ class Managing:
             raise not_found(tenant_id, credential_id)
         if held.credential.state is CredentialState.REVOKED:
             return held.credential, ProviderResult.NOT_SUPPORTED
-        result = await self._revoking.revoke(tenant, held, again=True)
+        if version not in (0, held.credential.version):
+            raise ConnectorsError(Reason.CONFLICT)
+        if keep_grant:
+            result = await self._kept(tenant, held)
+        else:
+            result = await self._revoking.revoke(tenant, held, again=True)
         state = lifecycle.next_state(held.credential.state, lifecycle.Event.REVOKED)
         ended = replace(
             held.credential,
@@ -203,6 +225,12 @@ class Managing:
         written = await self._write(tenant, Held(ended, ""), forget=True)
         self._done("RevokeCredential", caller.id, written, result)
         return written, result
+
+    async def _kept(self, tenant: Tenant, held: Held) -> ProviderResult:
+        """Whether it may be forgotten here while its grant lives on: an answer under way would be lost. Raises: CONFLICT."""
+        if await self._leases.is_held(tenant, held.credential.id):
+            raise ConnectorsError(Reason.CONFLICT, {"problem": "refresh_under_way"})
+        return ProviderResult.NOT_SUPPORTED
 
     async def purge_all(
         self, tenant: Tenant, so_far: Receipt | None = None, tell: Callable[[Receipt], None] = lambda _: None
@@ -238,9 +266,12 @@ class Managing:
         )
 
 
-def _check_place(integration: Integration, credential_id: CredentialId, old: Credential | None, version: int) -> None:
+def _check_place(
+    integration: Integration, credential_id: CredentialId, old: Credential | None, version: int, *, staged: bool
+) -> None:
     """Whether this integration's credential may stand where `old` does. Raises: ALREADY_EXISTS, CONFLICT."""
-    if old is not None and old.integration != integration.id and old.state is not CredentialState.REVOKED:
+    foreign = old is not None and (old.integration != integration.id or (staged and old.detail != STAGED))
+    if old is not None and foreign and old.state is not CredentialState.REVOKED:
         raise ConnectorsError(Reason.ALREADY_EXISTS, {"credential": credential_id, "integration": old.integration})
     if version not in (0, 0 if old is None else old.version):
         raise ConnectorsError(Reason.CONFLICT)
@@ -270,7 +301,7 @@ def _granted(
         generation=1 if old is None else old.generation + 1,
         create_time=now if old is None else old.create_time,
         update_time=now,
-        enabled=True if old is None else old.enabled,
+        enabled=old is None or old.enabled or old.detail == STAGED,
         granted_scopes=new.scopes,
         requested_scopes=new.requested_scopes or _default_scopes(integration, minted),
         hosts=sealed_hosts(integration.api),

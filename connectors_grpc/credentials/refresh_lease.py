@@ -110,6 +110,12 @@ class RefreshLeases:
             return True
         return watched_for >= self._ttl or self._long_dead(lease)
 
+    async def is_held(self, tenant: Tenant, credential_id: CredentialId) -> bool:
+        """Whether somebody may be asking the provider now. A holder that died counts until it is long dead."""
+        document = await self._documents.read(f"refresh/{tenant.id}.{credential_id}")
+        there = None if document is None else codec.load(StoredLease, document.data)
+        return there is not None and there.owner != "" and there.tenant_uid == tenant.uid and not self._long_dead(there)
+
     def time_left(self, grip: Grip) -> float:
         """Seconds until others may take it. Asked just before the token is sent, not only when the lease was taken."""
         return grip.ends - self._clock.monotonic()

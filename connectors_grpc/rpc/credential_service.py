@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -127,8 +128,10 @@ class CredentialServicer(CredentialServiceServicer):
     ) -> AsyncIterator[pb.ImportCredentialsResponse]:
         """See the contract."""
 
-        async def store(request: pb.StoreCredentialRequest) -> Imported:
-            return await self._importing.store(caller(), await self._wanted(request, fresh=False))
+        async def store(request: pb.ImportCredentialsRequest) -> Imported:
+            wanted = await self._wanted(request.credential, fresh=False)
+            wanted = replace(wanted, staged=request.staged, compare_only=request.compare_only)
+            return await self._importing.store(caller(), wanted)
 
         async for answer in self._imports.answers(requests, store, context.time_remaining()):
             yield answer
@@ -185,6 +188,8 @@ class CredentialServicer(CredentialServiceServicer):
             parse.tenant_id(request.tenant),
             parse.credential_id(request.credential or request.integration),
             integration_id,
+            keep_grant=request.keep_grant,
+            version=parse.version(request.etag),
         )
         return pb.RevokeCredentialResponse(credential=convert.credential(credential), provider_result=RESULT[result])
 

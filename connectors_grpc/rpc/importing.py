@@ -35,7 +35,7 @@ LONGEST_NAME = 64
 MOST_CONFLICTS = 3
 AGAIN_AFTER = 1.0
 
-Store = Callable[[pb.StoreCredentialRequest], Awaitable[Imported]]
+Store = Callable[[pb.ImportCredentialsRequest], Awaitable[Imported]]
 
 
 class Imports:
@@ -53,15 +53,14 @@ class Imports:
         Raises: API_KEY_INVALID once the key is revoked, and what `requests` raises.
         """
         stream = _Stream(self._access, store, math.inf if seconds is None else time.monotonic() + seconds * 0.8)
-        counted: Counter[str] = Counter()
         by = caller().id
         try:
             async with aclosing(unordered(requests, stream.answer, most=AT_ONCE, key=_target)) as found:
                 async for answer in found:
-                    counted[_result(answer)] += 1
                     yield answer
         finally:
-            result = ", ".join(f"{name} {counted[name]}" for name in ("stored", "unchanged", "refused"))
+            names = ("stored", "unchanged", "refused", *(("compared",) if stream.counted["compared"] else ()))
+            result = ", ".join(f"{name} {stream.counted[name]}" for name in names)
             self._audit.record("ImportCredentials", caller=by, result=result)
 
 
@@ -73,6 +72,7 @@ class _Stream:
         self._store = store
         self._end = end
         self._in_vain = False
+        self.counted: Counter[str] = Counter()
 
     async def answer(self, request: pb.ImportCredentialsRequest) -> pb.ImportCredentialsResponse:
         """What became of one item.  Raises: API_KEY_INVALID."""
@@ -88,6 +88,8 @@ class _Stream:
         else:
             answer.credential.CopyFrom(convert.credential(imported.credential))
             answer.unchanged = imported.unchanged
+            answer.renewed = imported.renewed
+        self.counted[_result(request, answer)] += 1
         return answer
 
     async def _insist(self, request: pb.ImportCredentialsRequest) -> Imported:
@@ -116,7 +118,7 @@ class _Stream:
         check_item(ONE, request.credential)
         if not 1 <= len(request.item) <= LONGEST_NAME or PRINTABLE.fullmatch(request.item) is None:
             raise invalid("item", f"1 to {LONGEST_NAME} printable characters are wanted")
-        return await self._store(request.credential)
+        return await self._store(request)
 
 
 def _target(request: pb.ImportCredentialsRequest) -> tuple[str, str]:
@@ -125,9 +127,11 @@ def _target(request: pb.ImportCredentialsRequest) -> tuple[str, str]:
     return wanted.tenant, wanted.credential or wanted.integration
 
 
-def _result(answer: pb.ImportCredentialsResponse) -> str:
+def _result(request: pb.ImportCredentialsRequest, answer: pb.ImportCredentialsResponse) -> str:
     if answer.HasField("refusal"):
         return "refused"
+    if request.compare_only:
+        return "compared"
     return "unchanged" if answer.unchanged else "stored"
 
 

@@ -157,7 +157,8 @@ class Credential(_message.Message):
     """What a person or operator should do now, in words. Empty: nothing."""
     state_detail: _builtins.str
     """More on state_reason: `invalid_grant` (the provider refused the refresh token), `refresh_interrupted` (its answer was lost
-    with the process that had asked). Empty: nothing more is known.
+    with the process that had asked). `staged`: a migration put it here, and it is not enabled before its cut-over. Empty:
+    nothing more is known.
     """
     account: _builtins.str
     """Whose account it is at the provider, as its identity call says (`api.account_pointer`). Empty: not known."""
@@ -690,8 +691,18 @@ class ImportCredentialsRequest(_message.Message):
 
     ITEM_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
+    STAGED_FIELD_NUMBER: _builtins.int
+    COMPARE_ONLY_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     """Names the item in its answer: 1 to 64 printable characters, a line's number say. No secret."""
+    staged: _builtins.bool
+    """Store it switched off, so that nobody uses or refreshes it before UpdateCredential enables it: its older self, somewhere
+    else, is in charge till then. Never replaces what is not `staged` itself: ALREADY_EXISTS, unless it is the same.
+    """
+    compare_only: _builtins.bool
+    """Store nothing, and say whether what is there is the same (`unchanged`, `renewed`). Nothing there: CREDENTIAL_NOT_FOUND.
+    Each comparison is a line of the audit log.
+    """
     @_builtins.property
     def credential(self) -> Global___StoreCredentialRequest:
         """What to store."""
@@ -701,10 +712,12 @@ class ImportCredentialsRequest(_message.Message):
         *,
         item: _builtins.str = ...,
         credential: Global___StoreCredentialRequest | None = ...,
+        staged: _builtins.bool = ...,
+        compare_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "item", b"item"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compare_only", b"compare_only", "credential", b"credential", "item", b"item", "staged", b"staged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -720,10 +733,13 @@ class ImportCredentialsResponse(_message.Message):
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
+    RENEWED_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     """The item's name, as it came."""
     unchanged: _builtins.bool
     """With `credential`: it was there already, and its material is as it was."""
+    renewed: _builtins.bool
+    """With `unchanged`: what is there is not what was given, but was renewed from it by this platform."""
     @_builtins.property
     def credential(self) -> Global___Credential:
         """As stored, without material."""
@@ -739,10 +755,11 @@ class ImportCredentialsResponse(_message.Message):
         credential: Global___Credential | None = ...,
         refusal: Global___ImportRefusal | None = ...,
         unchanged: _builtins.bool = ...,
+        renewed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "refusal", b"refusal", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "item", b"item", "refusal", b"refusal", "result", b"result", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "item", b"item", "refusal", b"refusal", "renewed", b"renewed", "result", b"result", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["credential", "refusal"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -1087,22 +1104,32 @@ class RevokeCredentialRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     INTEGRATION_FIELD_NUMBER: _builtins.int
+    KEEP_GRANT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Whose it is."""
     credential: _builtins.str
     """Its id. Unset: the integration's."""
     integration: _builtins.str
     """If set, must be the credential's integration. One of the two must be set."""
+    keep_grant: _builtins.bool
+    """Say nothing to the provider: the grant lives on elsewhere, and is forgotten here. A refresh under way is CONFLICT, for its
+    answer would be lost; switch the credential off first.
+    """
+    etag: _builtins.str
+    """If set, must be the current one."""
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         credential: _builtins.str = ...,
         integration: _builtins.str = ...,
+        keep_grant: _builtins.bool = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "integration", b"integration", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "etag", b"etag", "integration", b"integration", "keep_grant", b"keep_grant", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,9 +61,10 @@ class CredentialServiceStub:
     refused says how long to wait. Items that name the same credential are stored one after the other, as they came.
 
     What is stored already is left as it is, its generation too, and so is what has been renewed since from the very refresh
-    token that is given: an import can be repeated whole, at any time.
+    token that is given: an import can be repeated whole, at any time. A migration asks for more: `staged`, `compare_only`.
 
-    Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED.
+    Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED; so is `staged` or `compare_only`
+    of who is no admin.
     Errors: MALFORMED_REQUEST (bytes that are no message end the stream), API_KEY_INVALID (the key was revoked meanwhile).
     Retry: safe.
     """
@@ -143,9 +144,10 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     refused says how long to wait. Items that name the same credential are stored one after the other, as they came.
 
     What is stored already is left as it is, its generation too, and so is what has been renewed since from the very refresh
-    token that is given: an import can be repeated whole, at any time.
+    token that is given: an import can be repeated whole, at any time. A migration asks for more: `staged`, `compare_only`.
 
-    Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED.
+    Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED; so is `staged` or `compare_only`
+    of who is no admin.
     Errors: MALFORMED_REQUEST (bytes that are no message end the stream), API_KEY_INVALID (the key was revoked meanwhile).
     Retry: safe.
     """
@@ -246,9 +248,10 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         refused says how long to wait. Items that name the same credential are stored one after the other, as they came.
 
         What is stored already is left as it is, its generation too, and so is what has been renewed since from the very refresh
-        token that is given: an import can be repeated whole, at any time.
+        token that is given: an import can be repeated whole, at any time. A migration asks for more: `staged`, `compare_only`.
 
-        Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED.
+        Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED; so is `staged` or `compare_only`
+        of who is no admin.
         Errors: MALFORMED_REQUEST (bytes that are no message end the stream), API_KEY_INVALID (the key was revoked meanwhile).
         Retry: safe.
         """
