@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
@@ -16,7 +17,7 @@ from connectors_grpc.logs import get
 from sidecar.door import AppKey
 from sidecar.framing import RequestHead
 from sidecar.held import Grant, Held, grant, hold
-from sidecar.problem import Problem
+from sidecar.problem import TEXT, Problem
 from sidecar.route import Credential, Tenant
 from sidecar.server import Denied, Unreachable
 
@@ -87,6 +88,7 @@ class Leases:
         self.ruled = False
         self.hits = 0
         self.misses = 0
+        self.answers: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -230,7 +232,9 @@ class Leases:
         """One RPC for all who wait; belongs to the cache, so that a caller who leaves does not cancel it for the rest."""
         try:
             fill.set_result(await self._lease(ask, rejected))
+            self.answers["granted"] += 1
         except (Problem, Unreachable) as error:
+            self.answers[error.reason if error.reason in TEXT else "OTHER"] += 1
             fill.set_exception(error)
         except Exception as error:  # the boundary of a background task: one lease's bug must not end the others
             log.error("lease.failed", error=type(error).__name__, credential=ask.credential)  # noqa: TRY400 - its text may quote

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import cast
 
 from sidecar.admission import Door
+from sidecar.exposition import CONTENT_TYPE
 from sidecar.problem import plain
+from sidecar.refused import SettingsRefused
 from sidecar.route import Fixed
-from sidecar.settings import Listen, SettingsRefused, SidecarSettings, Tcp, Unix
+from sidecar.settings import Listen, SidecarSettings, Tcp, Unix
 
 BACKLOG = 1024
 
@@ -110,7 +112,7 @@ class MetricsPage(asyncio.Protocol):
         elif len(hosts) != 1 or hosts[0] not in self.names:
             answer = plain(421, "The Host header is not this listener's.\n", head_only=False, keep_alive=False)
         else:
-            answer = plain(200, self.text(), head_only=False, keep_alive=False)
+            answer = plain(200, self.text(), head_only=False, keep_alive=False, kind=CONTENT_TYPE)
         self.transport.write(answer)
         self.transport.close()
 

@@ -15,13 +15,17 @@ import uvloop
 from connectors_grpc import logs
 from sidecar.engine import Engine
 from sidecar.engine.dial import tls_context
+from sidecar.engine.measured import measured
 from sidecar.engine.relayed import Relaying
+from sidecar.exposition import render
 from sidecar.leases import Leases
 from sidecar.listeners import listen, listen_for_metrics
 from sidecar.metrics import Metrics
+from sidecar.observing import Observing, observers
 from sidecar.quota import Quota
+from sidecar.refused import SettingsRefused
 from sidecar.server import Server
-from sidecar.settings import DEFAULT_LISTEN, DEFAULT_SERVER, SettingsRefused, SidecarSettings, Unix, parse
+from sidecar.settings import DEFAULT_LISTEN, DEFAULT_SERVER, SidecarSettings, Unix, parse
 from sidecar.watch import watch
 
 log = logs.get("sidecar")
@@ -60,6 +64,7 @@ async def _serve(
     ready: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:
+    told = tuple(observers(settings.observing))
     leases = Leases(server, tasks, clock=asyncio.get_running_loop().time)
     relay = Relaying(server.call_stream, settings.relay_key) if settings.relay else None
     engine = Engine(
@@ -67,10 +72,11 @@ async def _serve(
         tasks,
         limits=settings.limits,
         tls=tls,
-        metrics=Metrics(),
+        metrics=Metrics(settings.observing.tenants),
         reachable=server.reachable,
         relay=relay,
         quota=settings.quota,
+        observers=told,
     )
     servers = await _open(settings, engine, ready)
     try:
@@ -85,6 +91,8 @@ async def _serve(
         await engine.drain()
     finally:
         _unlink(settings)
+        for observer in told:
+            await asyncio.to_thread(observer.close)
 
 
 async def _open(
@@ -99,7 +107,7 @@ async def _open(
             servers.append(server)
             addresses.append(address)
         if settings.metrics_listen is not None:
-            server, address = await listen_for_metrics(settings.metrics_listen, engine.metrics_text)
+            server, address = await listen_for_metrics(settings.metrics_listen, lambda: render(measured(engine)))
             servers.append(server)
             log.info("metrics", listen=address)
     except SettingsRefused:
@@ -167,6 +175,16 @@ Examples:
               help="Calls a second of each tenant's credential; more get 429. Default: no bound.")  # fmt: skip
 @click.option("--limit-bytes", envvar="CONNECTORS_SIDECAR_LIMIT_BYTES", type=click.IntRange(min=0), default=0,
               help="Bytes a second of bodies of each tenant's credential; who owes gets 429. Default: no bound.")  # fmt: skip
+@click.option("--metrics-tenants", envvar="CONNECTORS_SIDECAR_METRICS_TENANTS", type=int, default=0,
+              help="Count requests of so many tenants by name in the metrics, further ones together. Default: none.")  # fmt: skip
+@click.option("--access-log", envvar="CONNECTORS_SIDECAR_ACCESS_LOG",
+              help="A file that gets a line of JSON for each request, or - for standard output. Default: none.")  # fmt: skip
+@click.option("--access-log-fields", envvar="CONNECTORS_SIDECAR_ACCESS_LOG_FIELDS",
+              help="What its lines have, separated by commas. Default: all but path.")  # fmt: skip
+@click.option("--otlp-endpoint", envvar="CONNECTORS_SIDECAR_OTLP_ENDPOINT",
+              help="Where spans go (OTLP): https://host/v1/traces, or http:// on loopback. Default: nowhere.")  # fmt: skip
+@click.option("--otlp-ratio", envvar="CONNECTORS_SIDECAR_OTLP_RATIO", type=float, default=1.0, show_default=True,
+              help="The share of requests that become spans, where no caller decided it.")  # fmt: skip
 @click.option("--log-level", envvar="CONNECTORS_LOG_LEVEL", default="info", show_default=True,
               type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")  # fmt: skip
 def command(
@@ -184,6 +202,11 @@ def command(
     limit_concurrency: int,
     limit_rate: int,
     limit_bytes: int,
+    metrics_tenants: int,
+    access_log: str | None,
+    access_log_fields: str | None,
+    otlp_endpoint: str | None,
+    otlp_ratio: float,
     log_level: str,
 ) -> None:
     """Parse, run, and say what is wrong in one line."""
@@ -201,6 +224,7 @@ def command(
             relay=relay,
             app_key_file=app_key_file,
             quota=Quota(limit_concurrency, limit_rate, limit_bytes),
+            observing=Observing.of(access_log, access_log_fields, otlp_endpoint, otlp_ratio, metrics_tenants),
         )
         logs.configure(log_level)
         uvloop.run(run(settings, lambda address: click.echo(f"sidecar listens on {address}")))

@@ -140,10 +140,10 @@ def answer(problem: Problem, *, head_only: bool = False, keep_alive: bool = True
     return head if head_only else head + body
 
 
-def plain(status: int, text: str, *, head_only: bool, keep_alive: bool) -> bytes:
-    """A health check's answer."""
+def plain(status: int, text: str, *, head_only: bool, keep_alive: bool, kind: str = "text/plain") -> bytes:
+    """A health check's answer, or the metrics page."""
     body = text.encode()
     close = b"" if keep_alive else b"Connection: close\r\n"
-    head = b"HTTP/1.1 %d %b\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\nContent-Length: %d\r\n%b\r\n"
-    head %= (status, HTTPStatus(status).phrase.encode(), len(body), close)
+    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nCache-Control: no-store\r\nContent-Length: %d\r\n%b\r\n"
+    head %= (status, HTTPStatus(status).phrase.encode(), kind.encode(), len(body), close)
     return head if head_only else head + body

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from connectors_grpc.secret import Secret
 from sidecar.limits import Limits
+from sidecar.observing import Observing
 from sidecar.quota import Quota
+from sidecar.refused import SettingsRefused
 from sidecar.route import LABEL, Credential, Fixed, Tenant
 from sidecar.server import Address
 
@@ -19,14 +21,6 @@ DEFAULT_SERVER = "127.0.0.1:50051"
 
 _LABEL = re.compile(LABEL)
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.\-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:]{2,45}")
-
-
-class SettingsRefused(Exception):
-    """A setting can't be used. `field` is its option; the text says what is wanted, never a secret."""
-
-    def __init__(self, field: str, text: str) -> None:
-        super().__init__(f"{field}: {text}")
-        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +73,7 @@ class SidecarSettings:
     relay_key: Secret | None = None
     limits: Limits = field(default_factory=Limits)
     quota: Quota = field(default_factory=Quota)
+    observing: Observing = field(default_factory=Observing)
 
 
 def parse(
@@ -96,6 +91,7 @@ def parse(
     app_key_file: str | None = None,
     limits: Limits | None = None,
     quota: Quota | None = None,
+    observing: Observing | None = None,
 ) -> SidecarSettings:
     """From options or environment, as text. Raises: SettingsRefused."""
     metrics = _listen("--metrics-listen", metrics_listen) if metrics_listen else None
@@ -115,6 +111,7 @@ def parse(
         relay_key=_key("--app-key-file", app_key_file),
         limits=limits or Limits(),
         quota=quota or Quota(),
+        observing=observing or Observing(),
     )
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol
 
 from connectors_grpc.logs import get
 from sidecar.admission import Door
 from sidecar.engine import standing
 from sidecar.engine.downstream import Downstream
 from sidecar.engine.exchange import Exchange
+from sidecar.engine.over import Over, over
 from sidecar.engine.pool import Origin
 from sidecar.engine.relayed import Relayed, Relaying
+from sidecar.exposition import Family
 from sidecar.held import OriginKey
 from sidecar.leases import Leases
 from sidecar.limits import Limits
@@ -24,6 +26,16 @@ from sidecar.quota import Quota, Quotas
 log = get("sidecar.engine")
 
 MOST_ORIGINS = 1024
+
+
+class Observer(Protocol):
+    """Who is told of each request that is over. Must not wait, and must not fail."""
+
+    def tell(self, record: Over) -> None:
+        """One request."""
+
+    def families(self) -> Iterable[Family]:
+        """What it measures of itself."""
 
 
 class Engine:
@@ -40,11 +52,13 @@ class Engine:
         reachable: Callable[[], bool],
         relay: Relaying | None = None,
         quota: Quota | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.leases = leases
         self.limits = limits
         self.tls = tls
         self.metrics = metrics
+        self.observers = tuple(observers)
         self.clock = asyncio.get_running_loop().time
         self.view = memoryview(bytearray(limits.receive))
         self.exchanges: set[Exchange] = set()
@@ -68,19 +82,20 @@ class Engine:
         """Whether requests can be served: the server is reached, or leases are held."""
         return not self.draining and (self._reachable() or len(self.leases) > 0)
 
-    def metrics_text(self) -> str:
-        """For /-/metrics."""
-        gauges = {
-            "app_connections": len(self.connections),
-            "requests_in_flight": len(self.exchanges),
-            "upstream_connections": sum(len(origin.every) for origin in self.origins.values()),
-            "websockets": self.tunnels,
-            "leases": len(self.leases),
-            "watch_up": int(self.leases.watched),
-            "lease_hits_total": self.leases.hits,
-            "lease_misses_total": self.leases.misses,
-        }
-        return self.metrics.text(gauges)
+    def over(self, exchange: Exchange, whole: bool) -> None:
+        """An exchange ended; `whole` if its answer did, too. Whoever asked for it is told."""
+        self.exchanges.discard(exchange)
+        took = self.clock() - exchange.began
+        held = exchange.held
+        if held is not None:
+            self.metrics.took(held.integration, took)
+            if self.metrics.most_tenants:
+                response = exchange.response
+                self.metrics.of_tenant(held.tenant, "refused" if response is None else f"{response.status // 100}xx")
+        if self.observers:
+            record = over(exchange, whole, took if exchange.began else 0.0)
+            for observer in self.observers:
+                observer.tell(record)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run in the background; a bug ends that piece of work and no other."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from connectors_grpc.inject import PathNotAllowed
 from sidecar.admission import Admitted
 from sidecar.body import Body, Chunked, Sized, UntilClose
-from sidecar.engine import heads, tunnel
+from sidecar.engine import again, heads, tunnel
 from sidecar.framing import CHUNKED, UNTIL_CLOSE, Fields, Malformed, RequestHead, ResponseHead
 from sidecar.held import Held
 from sidecar.problem import Problem, answer, problem_of
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from sidecar.engine.downstream import Downstream
     from sidecar.engine.engine import Engine
     from sidecar.engine.upstream import Upstream
-
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
-"""May be sent again.  Source: RFC 9110 section 9.2.2."""
 
 
 class Wait(Enum):
@@ -38,8 +35,8 @@ class Exchange:
     """Bounds: what it keeps of a body is at most `kept_body`, else one receive buffer each way."""
 
     __slots__ = (
-        "admitted", "body", "curing", "deadline", "down", "ended", "engine", "head", "heard", "held",
-        "interims", "kept", "kept_size", "out_body", "request_done", "resent", "response", "retried", "sent",
+        "admitted", "began", "body", "curing", "deadline", "down", "ended", "engine", "head", "heard", "held",
+        "interims", "kept", "kept_size", "out_body", "problem", "request_done", "resent", "response", "retried", "sent",
         "share", "task", "tunnelled", "unread", "upgrade", "upstream", "wait", "waiting",
     )  # fmt: skip
 
@@ -47,6 +44,8 @@ class Exchange:
         self.engine = engine
         self.down = down
         self.head = head
+        self.began = 0.0
+        self.problem: Problem | None = None
         self.admitted: Admitted | None = None
         self.held: Held | None = None
         self.upstream: Upstream | None = None
@@ -80,6 +79,7 @@ class Exchange:
         Raises: Problem, Malformed. If `held` is still None then, `data` was not looked at.
         """
         self.admitted = admitted
+        self.began = now
         if b"upgrade" in self.head.marks:
             self.upgrade = tunnel.asks(self.head)
         held = self.held = self.engine.leases.find(admitted.ask, now)
@@ -204,6 +204,10 @@ class Exchange:
         self.wait = Wait.ANSWER if self.request_done else Wait.APP
         self.deadline = self.engine.clock() + (limits.first_byte if self.request_done else limits.upload_idle)
 
+    def _waited(self) -> float:
+        """Seconds since the whole request was sent; negative if it was not."""
+        return self.engine.clock() - self.deadline + self.engine.limits.first_byte if self.wait is Wait.ANSWER else -1.0
+
     def upload_blocked(self, blocked: bool) -> None:
         """The provider reads slowly."""
         if not self.request_done:
@@ -236,12 +240,12 @@ class Exchange:
             self.wait = Wait.LEASE
             if self.upstream is not None:
                 self.upstream.hold(True)
-            self.task = self.engine.spawn(self._cure(held, response))
+            self.task = self.engine.spawn(again.cure(self, held, response))
             return
         if response.status == 101:
             self._switch(held, response, data)
             return
-        self._relay(response, data)
+        self.relay(response, data)
 
     def _switch(self, held: Held, response: ResponseHead, data: bytes) -> None:
         """From here on both connections are one tunnel; the origin's pool forgets its end. Raises: Malformed."""
@@ -262,28 +266,14 @@ class Exchange:
         if early:
             self.upload(early)
 
-    async def _cure(self, held: Held, response: ResponseHead) -> None:
-        """A 401 on a refreshable lease: one refresh a generation; then again, or pass the 401."""
-        assert self.admitted is not None
-        fresh = await self.engine.leases.reject(held, self.admitted.ask.key)
-        if self.ended:
-            return
-        data, self.curing = self.curing or b"", None
-        try:
-            if fresh is not None and self.request_done and self.kept is not None:
-                self._drop_upstream()
-                self.held = fresh
-                self.waiting = list(self.kept)
-                self._go(fresh)
-            elif self.upstream is None:
-                self.refuse(Problem("UPSTREAM_UNREACHABLE"))
-            else:
-                self.upstream.hold(self.down.blocked)
-                self._relay(response, data)
-        except (Problem, Malformed) as error:
-            self.refuse(problem_of(error))
+    def resend(self, held: Held) -> None:
+        """The same request with another lease, on another connection. Raises: Problem."""
+        self._drop_upstream()
+        self.waiting = list(self.kept or ())
+        self._go(held)
 
-    def _relay(self, response: ResponseHead, data: bytes) -> None:
+    def relay(self, response: ResponseHead, data: bytes) -> None:
+        """Pass the final head, and what came with it. Raises: Malformed."""
         held, admitted, head = self.held, self.admitted, self.head
         assert held is not None
         assert admitted is not None
@@ -304,7 +294,7 @@ class Exchange:
             keep_alive = False
         self.down.keep_alive = keep_alive
         out = heads.response(response, held, admitted.route, head, chunked=chunk and length < 0, keep_alive=keep_alive)
-        self.engine.metrics.answered(held.integration, response.status)
+        self.engine.metrics.answered(held.integration, response.status, self._waited())
         if body is None:
             self.down.write(out)
             self._finish(reusable=response.keep_alive and not data)
@@ -347,14 +337,14 @@ class Exchange:
             upstream.release(reusable=reusable and self.request_done)
         self.down.finished(self)
 
-    def _end(self) -> None:
+    def _end(self, *, whole: bool = True) -> None:
         self.ended = True
         if self.share is not None:
             Quotas.leave(self.share)
         if self.tunnelled:
             self.engine.tunnels -= 1
         self._forget_kept()
-        self.engine.exchanges.discard(self)
+        self.engine.over(self, whole)
 
     def _drop_upstream(self) -> None:
         upstream, self.upstream = self.upstream, None
@@ -370,18 +360,14 @@ class Exchange:
             return
         if self.response is not None:
             self._ended_early(clean)
-        elif self._may_repeat(upstream):
+        elif again.may_repeat(self, upstream):
             self.retried = True
+            self.engine.metrics.resends["idle connection"] += 1
             self.waiting = list(self.kept or ())
             self.wait = Wait.CONNECTION
             upstream.origin.acquire_new(self)
         else:
             self.refuse(Problem("UPSTREAM_UNREACHABLE", "The upstream closed the connection without an answer."))
-
-    def _may_repeat(self, upstream: Upstream) -> bool:
-        """A connection that died while it was idle says nothing about the request."""
-        fresh = not self.heard and not self.retried and self.kept is not None
-        return fresh and upstream.served > 0 and self.head.method in IDEMPOTENT
 
     def _ended_early(self, clean: bool) -> None:
         assert self.out_body is not None
@@ -390,9 +376,7 @@ class Exchange:
                 raise Malformed("The connection broke.")
             self.down.write(self.out_body.end())
         except Malformed:
-            self.engine.metrics.refused("UPSTREAM_UNREACHABLE")
-            self.abandon()
-            self.down.abort()  # the only way to say that the answer is not whole
+            self._cut(Problem("UPSTREAM_UNREACHABLE"))
         else:
             self._finish(reusable=False)
 
@@ -403,9 +387,17 @@ class Exchange:
         if self.response is None:
             self.refuse(problem)
         else:
-            self.engine.metrics.refused(problem.reason)
-            self.abandon()
-            self.down.abort()
+            self._cut(problem)
+
+    def _cut(self, problem: Problem) -> None:
+        """The only way to say that the answer is not whole."""
+        self._refused(problem)
+        self.abandon()
+        self.down.abort()
+
+    def _refused(self, problem: Problem) -> None:
+        self.problem = problem
+        self.engine.metrics.refused(problem.reason, self.held.integration if self.held is not None else "")
 
     def refuse(self, problem: Problem) -> None:
         """Answer by ourselves. Nothing of an answer has gone out yet."""
@@ -422,14 +414,14 @@ class Exchange:
                 keep_alive = False
         keep_alive = keep_alive and self.request_done
         self.down.keep_alive = keep_alive
-        self.engine.metrics.refused(problem.reason)
+        self._refused(problem)
         self._end()
         self.down.write(answer(problem, head_only=self.head.method == b"HEAD", keep_alive=keep_alive))
         self.down.finished(self)
 
     def abandon(self) -> None:
         """The app is gone."""
-        self._end()
+        self._end(whole=False)
         self.engine.forget(self)
         self._drop_upstream()
         if self.task is not None:

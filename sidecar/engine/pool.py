@@ -67,7 +67,7 @@ class Origin:
             failure = problem
         finally:
             self.dialling -= 1
-        engine.metrics.dialled += 1
+        engine.metrics.dialled("made" if failure is None else failure.reason)
         if upstream is not None and not upstream.transport.is_closing():
             self.every.add(upstream)
             self.released(upstream)

@@ -69,6 +69,7 @@ class Relayed(Exchange):
         key = Secret(shown.decode("latin-1")) if shown is not None else relay.key
         assert key is not None
         self.admitted = admitted
+        self.began = now
         if self.engine.quotas is not None:
             self.share = self.engine.quotas.enter(admitted.route.tenant or "", admitted.route.credential, now)
         self.down.ahead(self.upload(data) if self.head.length else data)
@@ -215,8 +216,8 @@ class Relayed(Exchange):
 
     # --- the end
 
-    def _end(self) -> None:
-        super()._end()
+    def _end(self, *, whole: bool = True) -> None:
+        super()._end(whole=whole)
         self.more.set()
         self.flowing.set()
         if self.call is not None:

@@ -26,6 +26,7 @@ from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
 from connectors_grpc.secret import Secret
 from sidecar.limits import Limits
 from sidecar.main import run
+from sidecar.observing import Observing
 from sidecar.quota import Quota
 from sidecar.route import Credential, Fixed, Tenant
 from sidecar.server import Address
@@ -454,6 +455,7 @@ async def world(
     upstream_ca: Path | None = None,
     watched: bool = True,
     quota: Quota | None = None,
+    observing: Observing | None = None,
 ) -> AsyncIterator[World]:
     """Everything on loopback and free ports."""
     provider, leaser = Provider(), Leaser()
@@ -476,6 +478,7 @@ async def world(
         metrics_listen=Tcp("127.0.0.1", free_port()),
         limits=limits or Limits(tick=0.05, linger=0.5, drain=2.0),
         quota=quota or Quota(),
+        observing=observing or Observing(),
     )
     addresses: list[str] = []
     stop = asyncio.Event()

@@ -348,7 +348,7 @@ async def test_metrics_are_on_a_port_of_their_own(w: World) -> None:
         app = await measured.app(measured.all_addresses[-1])
         page = await app.ask(b"GET /-/metrics HTTP/1.1\r\nHost: " + measured.all_addresses[-1].encode() + b"\r\n\r\n")
         assert b'connectors_sidecar_responses_total{integration="notes",status="2xx"} 1' in page.body
-        assert b'connectors_sidecar_refusals_total{reason="CREDENTIAL_NOT_FOUND"} 1' in page.body
+        assert b'connectors_sidecar_refusals_total{integration="",reason="CREDENTIAL_NOT_FOUND"} 1' in page.body
         assert b"acme" not in page.body
         app = await measured.app(measured.all_addresses[-1])
         assert (await app.ask(b"GET /-/metrics HTTP/1.1\r\nHost: evil.com\r\n\r\n")).status == 421

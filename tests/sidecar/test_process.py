@@ -25,7 +25,8 @@ from connectors_grpc.gen.connectors.v1 import error_reason_pb2
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
 from sidecar.main import command
 from sidecar.problem import TEXT, Problem, answer
-from sidecar.settings import SettingsRefused, Tcp, Unix, parse
+from sidecar.refused import SettingsRefused
+from sidecar.settings import Tcp, Unix, parse
 from tests.sidecar.harness import SIDECAR_KEY, App, Key, Leaser, Provider, World, world
 
 

@@ -17,9 +17,10 @@ import pytest_asyncio
 from connectors_grpc.secret import Secret
 from sidecar.limits import Limits
 from sidecar.main import run
+from sidecar.refused import SettingsRefused
 from sidecar.route import Credential, Fixed, Tenant
 from sidecar.server import Address
-from sidecar.settings import Dedicated, SettingsRefused, SidecarSettings, Tcp, Unix, parse
+from sidecar.settings import Dedicated, SidecarSettings, Tcp, Unix, parse
 from tests.canary import planted
 from tests.providers import RecordingUpstream, recording_upstream
 from tests.running import Client, Server, fresh_id
