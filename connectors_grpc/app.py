@@ -37,6 +37,7 @@ from connectors_grpc.http.listening import listening
 from connectors_grpc.http.rest import Rest
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.journals import JournaledChanges
+from connectors_grpc.metering import Metering
 from connectors_grpc.operations import Operations
 from connectors_grpc.outbound import HttpOutbound
 from connectors_grpc.ports import Clock
@@ -94,8 +95,9 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     revoking = Revoking(records, tenants, integrations, keeper, outbound, clock)
     managing = Managing(tenants, integrations, keeper, revoking, leases, changes, audit, clock)
     leasing = Leasing(tenants, integrations, refreshing, access, audit, clock)
-    proxying = Proxying(leasing, calling, calls, audit)
-    streaming = Streaming(leasing, calling, calls, audit)
+    metering = Metering(tenants, clock)
+    proxying = Proxying(leasing, metering, calling, calls, audit)
+    streaming = Streaming(leasing, metering, calling, calls, audit)
     flows = Flows(records, clock)
     connecting = Connecting(
         flows, tenants, integrations, managing, platform_cipher, outbound, audit, clock, settings.base_url

@@ -73,6 +73,7 @@ class Reason(StrEnum):
     ACCOUNT_MISMATCH = "ACCOUNT_MISMATCH"
     ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+    INTEGRATION_NOT_ENABLED = "INTEGRATION_NOT_ENABLED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,11 @@ MEANING: Mapping[Reason, Meaning] = {
     ),
     _R.UNSUPPORTED_MEDIA_TYPE: _M(
         Code.INVALID_ARGUMENT, 415, "Bodies are JSON, not compressed: send `Content-Type: application/json`."
+    ),
+    _R.INTEGRATION_NOT_ENABLED: _M(
+        Code.FAILED_PRECONDITION,
+        403,
+        "The tenant may not use this integration: an admin may add it to `allowed_integrations` by UpdateTenant.",
     ),
     _R.OPERATION_NOT_FOUND: _M(Code.NOT_FOUND, 404, "There is no such operation, or it ended more than a day ago."),
 }

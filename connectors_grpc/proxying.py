@@ -23,6 +23,7 @@ from connectors_grpc.inject import (
     TargetRefused,
     parse_target,
 )
+from connectors_grpc.metering import Metering
 from connectors_grpc.ports import Audit, HttpReply, HttpRequest, Outbound
 
 MOST_BODY = 4 * 1024 * 1024
@@ -51,8 +52,9 @@ class Call:
 class Proxying:
     """The use case of Call."""
 
-    def __init__(self, leasing: Leasing, outbound: Outbound, calls: InFlight, audit: Audit) -> None:
+    def __init__(self, leasing: Leasing, metering: Metering, outbound: Outbound, calls: InFlight, audit: Audit) -> None:
         self._leasing = leasing
+        self._metering = metering
         self._calls = calls
         self._outbound = outbound
         self._audit = audit
@@ -63,10 +65,20 @@ class Proxying:
         """Make the call; a 401 of a refreshable credential is answered by one refresh and one resend.
 
         The provider's answer is returned whatever its status; redirects are passed back, not followed (attack 13).
-        Raises: INVALID_FIELD, BODY_TOO_LARGE, PATH_NOT_ALLOWED, HOST_NOT_ALLOWED, and what `Leasing.use` raises.
+        Raises: INVALID_FIELD, BODY_TOO_LARGE, PATH_NOT_ALLOWED, HOST_NOT_ALLOWED, and what `Metering.call` and `Leasing.use`
+        raise.
         """
         check(call)
         judge(caller, credential, call)
+        async with self._metering.call(caller, tenant) as share:
+            share.pay(len(call.body))
+            reply = await self._made(caller, tenant, credential, call, timeout)
+            share.pay(len(reply.body))
+        return reply
+
+    async def _made(
+        self, caller: ApiKey, tenant: TenantId, credential: CredentialId, call: Call, timeout: float
+    ) -> HttpReply:
         use = await self._leasing.use(caller, tenant, credential, min_ttl=timedelta(seconds=min(timeout, LONGEST)))
         generation = use.held.credential.generation
         # A refresh that would kill this token waits for the call to end.

@@ -19,6 +19,7 @@ from connectors_grpc.credentials.leasing import InUse, Leasing
 from connectors_grpc.domain.ids import CredentialId, TenantId
 from connectors_grpc.domain.records import ApiKey
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
+from connectors_grpc.metering import Metering
 from connectors_grpc.ports import Audit, HttpRequest, HttpStream, StreamingOutbound
 from connectors_grpc.proxying import Call, Composed, check, compose, judge
 
@@ -73,6 +74,7 @@ class Upload:
     passed: int = 0
     kept: list[bytes] | None = field(default_factory=list)
     whole: bool = False
+    pay: Callable[[int], None] = lambda _: None
 
     async def first(self) -> AsyncIterator[bytes] | None:
         """The body as it comes, or None if there is none, which is known only once the caller ended it."""
@@ -98,6 +100,7 @@ class Upload:
             await self.right.hold()
         self.whole = piece is None
         self.passed += len(piece or b"")
+        self.pay(len(piece or b""))
         if self.length is not None and (self.passed > self.length or (self.whole and self.passed < self.length)):
             raise invalid("body", "as many bytes as Content-Length says are wanted")
         if piece is not None and self.kept is not None:
@@ -117,8 +120,11 @@ class Upload:
 class Streaming:
     """The use case of CallStream. Bounds: MOST_STREAMS, MOST_OF_ONE; per stream one piece each way, and KEPT."""
 
-    def __init__(self, leasing: Leasing, outbound: StreamingOutbound, calls: InFlight, audit: Audit) -> None:
+    def __init__(
+        self, leasing: Leasing, metering: Metering, outbound: StreamingOutbound, calls: InFlight, audit: Audit
+    ) -> None:
         self._leasing = leasing
+        self._metering = metering
         self._outbound = outbound
         self._calls = calls
         self._audit = audit
@@ -141,8 +147,14 @@ class Streaming:
                 raise ConnectorsError(Reason.LIMIT_EXCEEDED, {"limit": str(most)})
         self._open[tenant] += 1
         try:
-            async with aclosing(self._answer(caller, tenant, credential, call, upload)) as parts:
+            async with (
+                self._metering.call(caller, tenant) as share,
+                aclosing(self._answer(caller, tenant, credential, call, upload)) as parts,
+            ):
+                upload.pay = share.pay
                 async for part in parts:
+                    if isinstance(part, bytes):
+                        share.pay(len(part))
                     yield part
         finally:
             self._open[tenant] -= 1

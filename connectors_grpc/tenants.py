@@ -5,13 +5,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from connectors_grpc import codec, policy
-from connectors_grpc.domain.ids import TenantId, TenantUid
-from connectors_grpc.domain.records import ApiKey, Tenant, TenantState
+from connectors_grpc.domain.ids import IntegrationId, TenantId, TenantUid
+from connectors_grpc.domain.records import ApiKey, Role, Tenant, TenantState
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason
 from connectors_grpc.ports import Audit, Change, Changes, Ciphers, Clock, DocumentPage, Documents
+from connectors_grpc.quota import NO_QUOTA, Quota
 from connectors_grpc.recent import Recent
+
+BOUNDS = frozenset(("quota", "integrations"))
+"""Fields that bound a tenant: an admin's to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,8 @@ class Tenants:
         labels: Mapping[str, str],
         request_id: str,
         validate_only: bool,
+        quota: Quota = NO_QUOTA,
+        integrations: tuple[IntegrationId, ...] | None = None,
     ) -> Tenant:
         """A new tenant and its key. The same `request_id` again gives the same tenant.
 
@@ -121,6 +128,8 @@ class Tenants:
             create_time=now,
             update_time=now,
             request_id=request_id,
+            quota=quota,
+            integrations=integrations,
         )
         if validate_only:
             return tenant
@@ -155,26 +164,18 @@ class Tenants:
         bound = [tenant for tenant in found if tenant and policy.bound_to(caller.scope, tenant)]
         return TenantPage(bound, names[limit - 1] if len(names) > limit else "")
 
-    async def update(
-        self,
-        caller: ApiKey,
-        tenant_id: TenantId,
-        *,
-        version: int,
-        display_name: str | None,
-        labels: Mapping[str, str] | None,
-    ) -> Tenant:
-        """Replace what is not None. `version` 0 takes what is there. Raises: CONFLICT."""
+    async def update(self, caller: ApiKey, tenant_id: TenantId, *, version: int, changes: Mapping[str, Any]) -> Tenant:
+        """Replace the fields that `changes` names. `version` 0 takes what is there.
+
+        Raises: CONFLICT, PERMISSION_DENIED (what a tenant may use is not its own operators' to say).
+        """
         tenant = await self.get(caller, tenant_id, fresh=True)
+        if Role.ADMIN not in caller.roles and not BOUNDS.isdisjoint(changes):
+            raise policy.denied()
         if version not in (0, tenant.version):
             raise ConnectorsError(Reason.CONFLICT)
-        updated = await self._write(
-            replace(
-                tenant,
-                display_name=tenant.display_name if display_name is None else display_name or tenant_id,
-                labels=tenant.labels if labels is None else dict(labels),
-            )
-        )
+        changed = replace(tenant, **changes)
+        updated = await self._write(replace(changed, display_name=changed.display_name or tenant_id))
         self._audit.record("UpdateTenant", caller=caller.id, tenant=tenant_id, result="updated")
         return updated
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
+from connectors_grpc.gen.connectors.v1.tenant_service_pb2 import Quota as Bounds
 from connectors_grpc.inject import Injection, Plan, Rules
+from connectors_grpc.quota import NO_QUOTA, Quota
 from connectors_grpc.secret import Secret
 from sidecar.route import Credential, Tenant
 
@@ -34,7 +36,7 @@ class OriginKey(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """One lease. `stale`: ask again before the next use. `rejected`: its 401 was asked about already."""
+    """One lease. `quota` is its tenant's. `stale`: ask again before the next use. `rejected`: its 401 was asked about already."""
 
     tenant: Tenant
     credential: Credential
@@ -48,6 +50,7 @@ class Held:
     expires: float
     refresh_at: float
     grace_until: float
+    quota: Quota = NO_QUOTA
     stale: bool = False
     renewing: bool = False
     rejected: bool = False
@@ -131,7 +134,12 @@ def hold(lease: pb.Lease, *, wall: float, now: float) -> Held:
         expires=expires,
         refresh_at=now + ttl,
         grace_until=now + ttl + max(0.0, lease.grace_ttl.ToTimedelta().total_seconds()),
+        quota=Quota(*(max(0, bound) for bound in _bounds(lease.quota))) if lease.HasField("quota") else NO_QUOTA,
     )
+
+
+def _bounds(quota: Bounds) -> tuple[int, int, int]:
+    return quota.calls_at_once, quota.calls_per_second, quota.bytes_per_second
 
 
 def grant(app: pb.AppGrant, sha256: bytes, *, wall: float, now: float, grace: float) -> Grant:

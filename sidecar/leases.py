@@ -86,6 +86,7 @@ class Leases:
         self._quiet_until = 0.0
         self.watched = False
         self.ruled = False
+        self.bounded = False
         self.hits = 0
         self.misses = 0
         self.answers: Counter[str] = Counter()
@@ -303,6 +304,7 @@ class Leases:
         before = self._leases.pop((held.tenant, held.credential), None)
         if before is not None and before.generation == held.generation:
             held.rejected = before.rejected
+        self.bounded = self.bounded or bool(held.quota)
         held.stale = stale
         held.refresh_at = self._believed_until(held.refresh_at, now)
         _bound(self._leases, self._most_leases)

@@ -13,6 +13,7 @@ import click
 import uvloop
 
 from connectors_grpc import logs
+from connectors_grpc.quota import Quota
 from sidecar.engine import Engine
 from sidecar.engine.dial import tls_context
 from sidecar.engine.measured import measured
@@ -22,7 +23,6 @@ from sidecar.leases import Leases
 from sidecar.listeners import listen, listen_for_metrics
 from sidecar.metrics import Metrics
 from sidecar.observing import Observing, observers
-from sidecar.quota import Quota
 from sidecar.refused import SettingsRefused
 from sidecar.server import Server
 from sidecar.settings import DEFAULT_LISTEN, DEFAULT_SERVER, SidecarSettings, Unix, parse

@@ -50,6 +50,7 @@ TEXT: Mapping[str, tuple[int, str]] = {
     "CREDENTIAL_REVOKED": (403, "The credential was revoked: connect again by CredentialService.StartAuthorization."),
     "CREDENTIAL_DISABLED": (403, "The credential is switched off: UpdateCredential with `enabled` lifts it."),
     "TENANT_SUSPENDED": (403, "The tenant is suspended: ResumeTenant lifts it."),
+    "INTEGRATION_NOT_ENABLED": (403, "The tenant may not use this integration: an admin may allow it by UpdateTenant."),
     "PLACEHOLDER_UNRESOLVED": (
         503,
         "The credential lacks a field that its integration needs: store it with that field.",

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from connectors_grpc.quota import Quota
 from connectors_grpc.secret import Secret
 from sidecar.limits import Limits
 from sidecar.observing import Observing
-from sidecar.quota import Quota
 from sidecar.refused import SettingsRefused
 from sidecar.route import LABEL, Credential, Fixed, Tenant
 from sidecar.server import Address

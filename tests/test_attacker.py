@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from connectors_grpc.audit import LogAudit
+from connectors_grpc.clock import SystemClock
 from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.leasing import InUse, Leasing
 from connectors_grpc.domain.ids import CredentialId, KeyId, TenantId
@@ -25,9 +26,13 @@ from connectors_grpc.gen.connectors.v1.access_service_pb2 import RevokeApiKeyReq
 from connectors_grpc.gen.connectors.v1.credential_service_pb2 import RevokeCredentialRequest
 from connectors_grpc.gen.connectors.v1.proxy_service_pb2 import CallStreamRequest
 from connectors_grpc.gen.connectors.v1.tenant_service_pb2 import SuspendTenantRequest
+from connectors_grpc.journals import JournaledChanges
+from connectors_grpc.memory import MemoryCiphers, MemoryDocuments
+from connectors_grpc.metering import Metering
 from connectors_grpc.outbound import HttpOutbound
 from connectors_grpc.proxying import Call
 from connectors_grpc.streaming import MOST_OF_ONE, MOST_STREAMS, Streaming
+from connectors_grpc.tenants import Tenants
 from sidecar.door import AppKey
 from sidecar.leases import Ask, Leases
 from sidecar.problem import Problem
@@ -176,8 +181,10 @@ async def nothing() -> AsyncIterator[bytes]:
 
 async def test_one_tenants_streams_leave_room_for_the_others() -> None:
     """A tenant whose app opens one stream after the other and ends none is told so; another's app is served."""
-    leasing, outbound = Waiting(), HttpOutbound()
-    streaming = Streaming(leasing, outbound, InFlight(), LogAudit())
+    leasing, outbound, clock = Waiting(), HttpOutbound(), SystemClock()
+    records = MemoryDocuments()
+    tenants = Tenants(records, MemoryCiphers(), JournaledChanges(records), LogAudit(), clock)
+    streaming = Streaming(leasing, Metering(tenants, clock), outbound, InFlight(), LogAudit())
     key = ApiKey(KeyId("app"), "", frozenset((Role.APP,)), Scope(None), "", datetime.now(UTC), None)
 
     async def begin(tenant: str) -> str:
@@ -186,6 +193,8 @@ async def test_one_tenants_streams_leave_room_for_the_others() -> None:
             await anext(stream)
         return refused.value.reason
 
+    for name in ("greedy", "modest"):
+        await tenants.create(key, TenantId(name), display_name="", labels={}, request_id="", validate_only=False)
     tasks = [asyncio.create_task(begin("greedy")) for _ in range(MOST_OF_ONE)]
     await asyncio.sleep(0)
     assert await begin("greedy") == Reason.LIMIT_EXCEEDED

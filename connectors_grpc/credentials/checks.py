@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from connectors_grpc.domain.records import Credential, CredentialState
+from connectors_grpc.domain.ids import IntegrationId
+from connectors_grpc.domain.records import Credential, CredentialState, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason
 
 STAGED = "staged"
@@ -27,6 +28,12 @@ def check_state(credential: Credential) -> None:
             raise ConnectorsError(Reason.CREDENTIAL_EXPIRED, where)
         case _:
             assert_never(credential.state)
+
+
+def check_enabled(tenant: Tenant, integration: IntegrationId) -> None:
+    """Refuse what the tenant may not use. Raises: INTEGRATION_NOT_ENABLED."""
+    if not tenant.may_use(integration):
+        raise ConnectorsError(Reason.INTEGRATION_NOT_ENABLED, {"tenant": tenant.id, "integration": integration})
 
 
 def needs_reauth(credential: Credential) -> ConnectorsError:

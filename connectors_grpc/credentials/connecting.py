@@ -13,6 +13,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from connectors_grpc.credentials.asking import Asking
+from connectors_grpc.credentials.checks import check_enabled
 from connectors_grpc.credentials.devices import Devices, DeviceStarted
 from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, new_handle, unknown
 from connectors_grpc.credentials.granting import Granting
@@ -114,10 +115,11 @@ class Connecting:
     ) -> Started:
         """A one-time link, or a device's code.
 
-        Raises: INTEGRATION_NOT_CONFIGURED, TENANT_SUSPENDED, INVALID_FIELD; with `redirect_uri` or `device` what the provider's
-        refusal comes to, too.
+        Raises: INTEGRATION_NOT_CONFIGURED, INTEGRATION_NOT_ENABLED, TENANT_SUSPENDED, INVALID_FIELD; with `redirect_uri` or
+        `device` what the provider's refusal comes to, too.
         """
         tenant = await self._tenants.usable(caller, tenant_id)
+        check_enabled(tenant, integration_id)
         integration = await self._integrations.get(integration_id)
         oauth = _oauth(integration)
         await self._integrations.client_for(integration_id, tenant)
@@ -190,6 +192,7 @@ class Connecting:
         return Begun(url, cookie_suffix(state), Secret(cookie), max(age, 1))
 
     async def _begin(self, flow: Flow, tenant: Tenant, integration: Integration) -> tuple[str, str]:
+        check_enabled(tenant, integration.id)
         oauth = _oauth(integration)
         client = await self._integrations.client_for(integration.id, tenant)
         state, verifier = new_handle(), new_handle()
@@ -246,6 +249,7 @@ class Connecting:
         tenant = await self._tenants.bound(flow.tenant, flow.tenant_uid)
         if tenant is None:
             raise unknown()
+        check_enabled(tenant, flow.integration)
         integration = await self._integrations.get(flow.integration, fresh=True)
         try:
             code = authorize.check_callback(parameters, _oauth(integration))

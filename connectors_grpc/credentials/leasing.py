@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from connectors_grpc import lifecycle, policy
 from connectors_grpc.access import Access
-from connectors_grpc.credentials.checks import check_state
+from connectors_grpc.credentials.checks import check_enabled, check_state
 from connectors_grpc.credentials.keeping import Held
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.definition_rules import sealed_hosts
@@ -111,6 +111,7 @@ class Leasing:
         )
         # A refresh takes its time: whoever suspended or deleted the tenant meanwhile meant this use too.
         tenant = await self._tenants.usable(caller, tenant_id)
+        check_enabled(tenant, held.credential.integration)
         integration = await self._integrations.get(held.credential.integration)
         if integration.api is None:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "api"})
@@ -127,12 +128,14 @@ class Leasing:
         """That a use under way may go on: key, tenant and credential are still there and in use.
 
         A Vault that is away says nothing.
-        Raises: API_KEY_INVALID, CREDENTIAL_NOT_FOUND, CREDENTIAL_REVOKED, CREDENTIAL_DISABLED, and what `Tenants.usable` raises.
+        Raises: API_KEY_INVALID, CREDENTIAL_NOT_FOUND, CREDENTIAL_REVOKED, CREDENTIAL_DISABLED, INTEGRATION_NOT_ENABLED, and what
+        `Tenants.usable` raises.
         """
         with contextlib.suppress(VaultUnavailable):
             await self._access.prove(caller.id, bytes.fromhex(caller.sha256))
             tenant = await self._tenants.usable(caller, tenant_id)
             credential = (await self._refreshing.read(tenant, credential_id)).credential
+            check_enabled(tenant, credential.integration)
             if credential.state is CredentialState.REVOKED or not credential.enabled:
                 check_state(credential)
 
@@ -166,6 +169,7 @@ class Leasing:
         tenant = await self._tenants.usable(caller, tenant_id)
         held = await self._refreshing.fresh(tenant, credential_id, min_ttl=min_ttl or SHORTEST)
         tenant = await self._tenants.usable(caller, tenant_id)
+        check_enabled(tenant, held.credential.integration)
         if held.credential.kind is not CredentialKind.OAUTH:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth"})
         material = await self._refreshing.open(tenant, held)

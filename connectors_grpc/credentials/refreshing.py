@@ -10,7 +10,7 @@ import random
 from datetime import datetime, timedelta
 
 from connectors_grpc import lifecycle
-from connectors_grpc.credentials.checks import check_state, needs_reauth, not_found
+from connectors_grpc.credentials.checks import check_enabled, check_state, needs_reauth, not_found
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
 from connectors_grpc.credentials.renewing import Renewing
 from connectors_grpc.domain.ids import CredentialId
@@ -62,9 +62,11 @@ class Refreshing:
         """The credential with a token that lives for `min_ttl` at least, refreshed on the way if it is near its end.
 
         A refresh that fails for a passing reason is no error while the token still lives, and is not tried again at once.
-        Raises: CREDENTIAL_NOT_FOUND, what `check_state` raises, CREDENTIAL_EXPIRED, PROVIDER_UNAVAILABLE, OAUTH_CLIENT_REFUSED.
+        Raises: CREDENTIAL_NOT_FOUND, INTEGRATION_NOT_ENABLED, what `check_state` raises, CREDENTIAL_EXPIRED,
+        PROVIDER_UNAVAILABLE, OAUTH_CLIENT_REFUSED.
         """
         held = await self.read(tenant, credential_id)
+        check_enabled(tenant, held.credential.integration)
         check_state(held.credential)
         now = self._clock.now()
         rejected = self._rejected(held.credential, rejected_generation, now)
@@ -108,6 +110,7 @@ class Refreshing:
     async def refresh(self, tenant: Tenant, credential_id: CredentialId) -> Held:
         """Refresh now. Callers at the same time share one provider call. Raises: as `fresh`."""
         held = await self.read(tenant, credential_id)
+        check_enabled(tenant, held.credential.integration)
         check_state(held.credential)
         if not held.credential.refreshable:
             raise ConnectorsError(Reason.CREDENTIAL_EXPIRED, {"tenant": tenant.id, "credential": credential_id})

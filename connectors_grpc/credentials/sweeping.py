@@ -157,7 +157,7 @@ class Sweeping:
         return refreshed
 
     async def _credential(self, tenant: Tenant, credential: Credential) -> int:
-        if not credential.refreshable:
+        if not credential.refreshable or not tenant.may_use(credential.integration):
             return 0
         try:
             oauth = (await self._integrations.get(credential.integration)).oauth

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId, TenantUid
+from connectors_grpc.quota import NO_QUOTA, Quota
 from connectors_grpc.secret import Secret
 
 
@@ -21,7 +22,7 @@ class TenantState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A customer of the platform. `version` is the KV version that was read, and the etag."""
+    """A customer of the platform. `version` is the KV version that was read, and the etag; no `integrations`: all."""
 
     id: TenantId
     uid: TenantUid
@@ -32,6 +33,12 @@ class Tenant:
     update_time: datetime
     request_id: str = ""
     version: int = 0
+    quota: Quota = NO_QUOTA
+    integrations: tuple[IntegrationId, ...] | None = None
+
+    def may_use(self, integration: IntegrationId) -> bool:
+        """Whether the integration is one of those that it is allowed."""
+        return self.integrations is None or integration in self.integrations
 
 
 class CredentialKind(StrEnum):

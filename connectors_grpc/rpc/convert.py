@@ -44,6 +44,7 @@ from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as credenti
 from connectors_grpc.gen.connectors.v1 import error_reason_pb2 as reasons
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
+from connectors_grpc.quota import Quota
 from connectors_grpc.rpc import parse
 from connectors_grpc.secret import Secret
 
@@ -146,7 +147,18 @@ def tenant(record: Tenant) -> tenants.Tenant:
         create_time=time_of(record.create_time),
         update_time=time_of(record.update_time),
         etag=str(record.version) if record.version else "",
+        quota=quota(record.quota),
+        allowed_integrations=(
+            None if record.integrations is None else tenants.AllowedIntegrations(integrations=record.integrations)
+        ),
     )
+
+
+def quota(bounds: Quota) -> tenants.Quota | None:
+    """A tenant's bounds, or None to leave the field unset."""
+    if not bounds:
+        return None
+    return tenants.Quota(calls_at_once=bounds.concurrent, calls_per_second=bounds.rate, bytes_per_second=bounds.volume)
 
 
 def credential(record: Credential) -> credentials.Credential:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from connectors_grpc.boundary import caller
+from connectors_grpc.credentials.checks import check_enabled
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.devices import DeviceStarted
 from connectors_grpc.credentials.importing import Imported, Importing, Wanted
@@ -119,6 +120,7 @@ class CredentialServicer(CredentialServiceServicer):
         labels = parse.labels(request.labels, "labels")
         version = parse.version(request.etag)
         tenant = await self._tenants.usable(caller(), tenant_id)
+        check_enabled(tenant, integration_id)
         integration = await self._integrations.get(integration_id, fresh=fresh)
         new = await vouched(self._integrations, caller(), tenant, integration, new)
         return Wanted(tenant, integration, credential_id, new, labels, version)

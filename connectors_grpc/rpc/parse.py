@@ -13,12 +13,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId, is_label
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
+from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
+from connectors_grpc.quota import Quota
 
 LABEL_WANTED = "a lower-case DNS label is wanted: a-z, 0-9 and inner hyphens, 1 to 63 characters"
 PAGE_DEFAULT, PAGE_MOST = 50, 500
 BILLION = 1_000_000_000
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]*")
+MOST_OF_QUOTA = {"calls_at_once": 1_000_000, "calls_per_second": 1_000_000, "bytes_per_second": 1 << 40}
+MOST_INTEGRATIONS = 1000
 SECRET = re.compile(r"[\x20-\x7e]{1,16384}")
 
 
@@ -74,6 +78,25 @@ def labels(pairs: Mapping[str, str], field: str) -> dict[str, str]:
     if len(pairs) > 32 or not fits:
         raise invalid(field, "at most 32 pairs, keys of 1 to 63 and values of up to 200 printable characters")
     return dict(pairs)
+
+
+def quota(bounds: tenants.Quota, field: str) -> Quota:
+    """What a tenant may use of one process. Raises: INVALID_FIELD."""
+    for name, most in MOST_OF_QUOTA.items():
+        if not 0 <= getattr(bounds, name) <= most:
+            raise invalid(f"{field}.{name}", f"0 to {most} is wanted")
+    return Quota(bounds.calls_at_once, bounds.calls_per_second, bounds.bytes_per_second)
+
+
+def allowed_integrations(tenant: tenants.Tenant, field: str) -> tuple[IntegrationId, ...] | None:
+    """Which integrations a tenant may use; None: all. Raises: INVALID_FIELD."""
+    if not tenant.HasField("allowed_integrations"):
+        return None
+    found = tenant.allowed_integrations.integrations
+    where = f"{field}.allowed_integrations.integrations"
+    if len(found) > MOST_INTEGRATIONS:
+        raise invalid(where, f"at most {MOST_INTEGRATIONS} are wanted")
+    return tuple(sorted({integration_id(name, f"{where}[{at}]") for at, name in enumerate(found)}))
 
 
 def request_id(text: str) -> str:

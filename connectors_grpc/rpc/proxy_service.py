@@ -154,6 +154,7 @@ def _lease(leased: Leased) -> pb.Lease:
         issue_time=convert.time_of(credential.issue_time),
         refresh_after_ttl=convert.duration_of(leased.refresh_after),
         grace_ttl=convert.duration_of(leased.grace),
+        quota=convert.quota(use.tenant.quota),
     )
 
 

@@ -49,6 +49,8 @@ class TenantServicer(TenantServiceServicer):
             labels=parse.labels(request.tenant.labels, "tenant.labels"),
             request_id=parse.request_id(request.request_id),
             validate_only=request.validate_only,
+            quota=parse.quota(request.tenant.quota, "tenant.quota"),
+            integrations=parse.allowed_integrations(request.tenant, "tenant"),
         )
         return convert.tenant(tenant)
 
@@ -66,15 +68,18 @@ class TenantServicer(TenantServiceServicer):
     async def UpdateTenant(self, request: pb.UpdateTenantRequest, _context: Any) -> pb.UpdateTenantResponse:
         """See the contract."""
         wanted = request.tenant
-        changes = parse.mask(request.update_mask, wanted, ("display_name", "labels"))
-        name = parse.display_name(wanted.display_name, "tenant.display_name")
-        labels = parse.labels(wanted.labels, "tenant.labels")
+        named = parse.mask(request.update_mask, wanted, ("display_name", "labels", "quota", "allowed_integrations"))
+        fields = {
+            "display_name": ("display_name", parse.display_name(wanted.display_name, "tenant.display_name")),
+            "labels": ("labels", parse.labels(wanted.labels, "tenant.labels")),
+            "quota": ("quota", parse.quota(wanted.quota, "tenant.quota")),
+            "allowed_integrations": ("integrations", parse.allowed_integrations(wanted, "tenant")),
+        }
         tenant = await self._tenants.update(
             caller(),
             parse.tenant_id(wanted.id, "tenant.id"),
             version=parse.version(wanted.etag),
-            display_name=name if "display_name" in changes else None,
-            labels=labels if "labels" in changes else None,
+            changes=dict(fields[name] for name in named),
         )
         return pb.UpdateTenantResponse(tenant=convert.tenant(tenant))
 

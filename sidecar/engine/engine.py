@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from connectors_grpc.logs import get
+from connectors_grpc.quota import NO_QUOTA, Quota
 from sidecar.admission import Door
 from sidecar.engine import standing
 from sidecar.engine.downstream import Downstream
@@ -21,7 +22,7 @@ from sidecar.leases import Leases
 from sidecar.limits import Limits
 from sidecar.metrics import Metrics
 from sidecar.problem import Problem
-from sidecar.quota import Quota, Quotas
+from sidecar.quota import Quotas
 
 log = get("sidecar.engine")
 
@@ -68,7 +69,8 @@ class Engine:
         self.tunnels = 0
         self.draining = False
         self.relay = relay
-        self.quotas = Quotas(quota) if quota else None
+        self.quotas = Quotas(quota or NO_QUOTA)
+        leases.bounded = leases.bounded or bool(quota)
         self.exchange: type[Exchange] = Exchange if relay is None else Relayed
         self._tasks = tasks
         self._reachable = reachable

@@ -7,13 +7,13 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from connectors_grpc.inject import PathNotAllowed
+from connectors_grpc.quota import Use
 from sidecar.admission import Admitted
 from sidecar.body import Body, Chunked, Sized, UntilClose
 from sidecar.engine import again, heads, tunnel
 from sidecar.framing import CHUNKED, UNTIL_CLOSE, Fields, Malformed, RequestHead, ResponseHead
 from sidecar.held import Held
 from sidecar.problem import Problem, answer, problem_of
-from sidecar.quota import Quotas, Share
 
 if TYPE_CHECKING:
     from sidecar.engine.downstream import Downstream
@@ -63,7 +63,7 @@ class Exchange:
         self.interims = 0
         self.retried = False
         self.resent = False
-        self.share: Share | None = None
+        self.share: Use | None = None
         self.upgrade = False
         self.tunnelled = False
         self.ended = False
@@ -114,9 +114,9 @@ class Exchange:
         assert admitted is not None
         if self.engine.leases.ruled:
             self.engine.leases.judge(admitted.ask, self.head, admitted.route.target)
-        if self.engine.quotas is not None and self.share is None:
-            self.share = self.engine.quotas.enter(held.tenant, held.credential, self.engine.clock())
-            self.share.bytes -= sum(map(len, self.waiting))
+        if self.engine.leases.bounded and self.share is None:
+            self.share = self.engine.quotas.enter(held.tenant, held.credential, self.engine.clock(), held.quota)
+            self.share.pay(sum(map(len, self.waiting)))
         try:
             self.sent = heads.request(self.head, held.plan, admitted.route.target)
         except PathNotAllowed:
@@ -145,7 +145,7 @@ class Exchange:
         self.request_done = body.done
         if out:
             if self.share is not None:
-                self.share.bytes -= len(out)
+                self.share.pay(len(out))
             self._keep(out)
             if self.upstream is None:
                 self.waiting.append(out)
@@ -315,7 +315,7 @@ class Exchange:
     def _pass(self, body: Body, before: bytes, data: bytes) -> None:
         out, rest = body.feed(data)
         if self.share is not None:
-            self.share.bytes -= len(out)
+            self.share.pay(len(out))
         self.down.write(before + out if before else out)
         if body.done:
             assert self.response is not None
@@ -340,7 +340,7 @@ class Exchange:
     def _end(self, *, whole: bool = True) -> None:
         self.ended = True
         if self.share is not None:
-            Quotas.leave(self.share)
+            self.share.leave()
         if self.tunnelled:
             self.engine.tunnels -= 1
         self._forget_kept()

@@ -70,7 +70,7 @@ class Relayed(Exchange):
         assert key is not None
         self.admitted = admitted
         self.began = now
-        if self.engine.quotas is not None:
+        if self.engine.leases.bounded:
             self.share = self.engine.quotas.enter(admitted.route.tenant or "", admitted.route.credential, now)
         self.down.ahead(self.upload(data) if self.head.length else data)
         if b"expect" in self.head.marks and self.head.http_1_1 and not data and not self.request_done:
@@ -103,7 +103,7 @@ class Relayed(Exchange):
         self.request_done = body.done
         if out:
             if self.share is not None:
-                self.share.bytes -= len(out)
+                self.share.pay(len(out))
             self.waiting.append(out)
             self.down.hold_upload(not body.done)
         self.more.set()
@@ -203,7 +203,7 @@ class Relayed(Exchange):
         if rest:
             raise Malformed("The body is longer than its length.")
         if self.share is not None:
-            self.share.bytes -= len(out)
+            self.share.pay(len(out))
         self.down.write(out)
         self._moved()
 

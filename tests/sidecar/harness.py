@@ -23,11 +23,11 @@ from grpc_status import rpc_status
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
+from connectors_grpc.quota import Quota
 from connectors_grpc.secret import Secret
 from sidecar.limits import Limits
 from sidecar.main import run
 from sidecar.observing import Observing
-from sidecar.quota import Quota
 from sidecar.route import Credential, Fixed, Tenant
 from sidecar.server import Address
 from sidecar.settings import Dedicated, SidecarSettings, Tcp, Unix

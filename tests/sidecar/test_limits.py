@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
+from connectors_grpc.gen.connectors.v1.tenant_service_pb2 import Quota as Bounds
+from connectors_grpc.quota import Quota
 from sidecar.limits import Limits
 from sidecar.problem import Problem
-from sidecar.quota import Quota, Quotas
+from sidecar.quota import Quotas
 from tests.sidecar.harness import OK, SOON, Got, world
 
 QUICK = Limits(tick=0.05, linger=0.5, drain=2.0)
@@ -19,7 +22,7 @@ QUICK = Limits(tick=0.05, linger=0.5, drain=2.0)
 def over(quotas: Quotas, now: float, tenant: str = "acme") -> Problem | None:
     """Why a call can't begin; None, and it ended, if it can."""
     try:
-        quotas.leave(quotas.enter(tenant, "notes", now))
+        quotas.enter(tenant, "notes", now).leave()
     except Problem as problem:
         return problem
     return None
@@ -44,8 +47,8 @@ def test_bytes_are_paid_afterwards() -> None:
     """A large body passes whole; the debt is waited for."""
     quotas = Quotas(Quota(volume=1000))
     share = quotas.enter("acme", "notes", 0.0)
-    share.bytes -= 15_000
-    quotas.leave(share)
+    share.pay(15_000)
+    share.leave()
     problem = over(quotas, 1.0)
     assert problem is not None
     assert problem.retry_after == 4.0
@@ -72,9 +75,9 @@ def test_the_table_is_bounded_and_never_forgets_who_has_calls_open(steps: list[t
                 busy = sum(1 for shares in open_calls.values() if shares)
                 assert len(open_calls[name]) == 2 or busy >= 3
         elif open_calls[name]:
-            quotas.leave(open_calls[name].pop())
+            open_calls[name].pop().leave()
         assert len(quotas) <= 3
-        assert all(share.open == len(shares) for shares in open_calls.values() for share in shares)
+        assert all(use.shares[0].open == len(uses) for uses in open_calls.values() for use in uses)
 
 
 # --- through the sidecar
@@ -148,6 +151,40 @@ async def test_bytes_a_second_are_bounded() -> None:
         answer = await w.ask()
         assert (answer.status, answer.problem["limit"]) == (429, "bytes a second")
         assert 3 <= int(answer.all(b"Retry-After")[0]) <= 5
+
+
+async def test_a_tenants_own_quota_comes_with_its_leases_and_bounds_all_its_credentials() -> None:
+    """Another tenant's is not bounded; once the tenant has another quota, the next lease brings it."""
+    async with world(limits=QUICK) as w:
+        quota = Bounds(calls_per_second=2)
+        for name in ("notes", "tasks"):
+            w.connect("acme", name).quota.CopyFrom(quota)
+        w.connect("globex", "notes")
+        answers = [await w.ask(f"/~acme/{name}/v1") for name in ("notes", "tasks") * 3]
+        assert {answer.status for answer in answers} == {200, 429}
+        over = next(answer for answer in answers if answer.status == 429)
+        assert (over.reason, over.problem["limit"], over.all(b"Retry-After")) == (
+            "LIMIT_EXCEEDED",
+            "calls a second",
+            [b"1"],
+        )
+        assert [(await w.ask("/~globex/notes/v1")).status for _ in range(6)] == [200] * 6
+        for name in ("notes", "tasks"):
+            w.connect("acme", name)
+        w.server.tell(pb.WatchLeasesResponse(tenant_changed=pb.TenantChanged(tenant="acme")))
+        await w.told()
+        assert [(await w.ask()).status for _ in range(6)] == [200] * 6
+
+
+async def test_bytes_of_a_tenant_are_paid_by_both_bodies() -> None:
+    """A large upload passes; the tenant's next call waits, whichever credential it is with."""
+    async with world(limits=QUICK) as w:
+        for name in ("notes", "tasks"):
+            w.connect("acme", name).quota.CopyFrom(Bounds(bytes_per_second=100))
+        assert (await w.ask(method="POST", body=b"x" * 5000)).status == 200
+        answer = await w.ask("/~acme/tasks/v1")
+        assert (answer.status, answer.problem["limit"]) == (429, "bytes a second")
+        assert (await w.ask("/~globex/notes/v1")).status != 429
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: ProxyService.Call with 5 MiB.
     """
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 26
-    """RESOURCE_EXHAUSTED. Too many at once; RetryInfo says when to come again.
+    """RESOURCE_EXHAUSTED. Too many at once, or the tenant's quota is used up (metadata `limit` says which); RetryInfo says when to
+    come again.
     Example: the limit of concurrent streams of one key.
     """
     ERROR_REASON_VAULT_UNAVAILABLE: _ErrorReason.ValueType  # 27
@@ -200,6 +201,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: _ErrorReason.ValueType  # 45
     """Only over HTTP, 415. The body is not said to be JSON, or is compressed.
     Example: `Content-Type: application/x-www-form-urlencoded`, curl's default.
+    """
+    ERROR_REASON_INTEGRATION_NOT_ENABLED: _ErrorReason.ValueType  # 46
+    """FAILED_PRECONDITION. The tenant's record allows some integrations, and this is none of them; an admin may add it to
+    `allowed_integrations` by UpdateTenant.
+    Example: Call with a credential whose integration the configuration file has as `"enabled": false`.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -312,7 +318,8 @@ ERROR_REASON_BODY_TOO_LARGE: ErrorReason.ValueType  # 25
 Example: ProxyService.Call with 5 MiB.
 """
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 26
-"""RESOURCE_EXHAUSTED. Too many at once; RetryInfo says when to come again.
+"""RESOURCE_EXHAUSTED. Too many at once, or the tenant's quota is used up (metadata `limit` says which); RetryInfo says when to
+come again.
 Example: the limit of concurrent streams of one key.
 """
 ERROR_REASON_VAULT_UNAVAILABLE: ErrorReason.ValueType  # 27
@@ -387,5 +394,10 @@ Example: GET /tenant, for /tenants.
 ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: ErrorReason.ValueType  # 45
 """Only over HTTP, 415. The body is not said to be JSON, or is compressed.
 Example: `Content-Type: application/x-www-form-urlencoded`, curl's default.
+"""
+ERROR_REASON_INTEGRATION_NOT_ENABLED: ErrorReason.ValueType  # 46
+"""FAILED_PRECONDITION. The tenant's record allows some integrations, and this is none of them; an admin may add it to
+`allowed_integrations` by UpdateTenant.
+Example: Call with a credential whose integration the configuration file has as `"enabled": false`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

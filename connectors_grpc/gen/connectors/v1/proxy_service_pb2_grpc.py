@@ -67,7 +67,7 @@ class ProxyServiceServicer:
 
         Caller: app, for the tenants and credentials of its scope.
         Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
-        PROVIDER_UNAVAILABLE. Retry: as safe as the method.
+        PROVIDER_UNAVAILABLE, INTEGRATION_NOT_ENABLED, LIMIT_EXCEEDED (the tenant's quota). Retry: as safe as the method.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,7 +80,7 @@ class ProxyServiceServicer:
         An error after the answer's `start` means that the body is not whole.
 
         Caller: app, for the tenants and credentials of its scope.
-        Errors: as Call; LIMIT_EXCEEDED (256 streams at once), DEADLINE_EXCEEDED (60 s between two parts). Retry: not safe.
+        Errors: as Call; LIMIT_EXCEEDED (256 streams at once; the tenant's quota), DEADLINE_EXCEEDED (60 s between two parts). Retry: not safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,7 +90,8 @@ class ProxyServiceServicer:
         """Gives a sidecar what it needs to make calls by itself: the injected fields, where they may go, and until when.
 
         Caller: sidecar, for the tenants and credentials of its scope, and of the app key's that it shows.
-        Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, API_KEY_INVALID, PERMISSION_DENIED, TENANT_SUSPENDED. Retry: safe.
+        Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, API_KEY_INVALID, PERMISSION_DENIED, TENANT_SUSPENDED,
+        INTEGRATION_NOT_ENABLED. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,7 @@ class ProxyServiceStub:
 
     Caller: app, for the tenants and credentials of its scope.
     Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
-    PROVIDER_UNAVAILABLE. Retry: as safe as the method.
+    PROVIDER_UNAVAILABLE, INTEGRATION_NOT_ENABLED, LIMIT_EXCEEDED (the tenant's quota). Retry: as safe as the method.
     """
     CallStream: _grpc.StreamStreamMultiCallable[_proxy_service_pb2.CallStreamRequest, _proxy_service_pb2.CallStreamResponse]
     """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
@@ -48,13 +48,14 @@ class ProxyServiceStub:
     An error after the answer's `start` means that the body is not whole.
 
     Caller: app, for the tenants and credentials of its scope.
-    Errors: as Call; LIMIT_EXCEEDED (256 streams at once), DEADLINE_EXCEEDED (60 s between two parts). Retry: not safe.
+    Errors: as Call; LIMIT_EXCEEDED (256 streams at once; the tenant's quota), DEADLINE_EXCEEDED (60 s between two parts). Retry: not safe.
     """
     Lease: _grpc.UnaryUnaryMultiCallable[_proxy_service_pb2.LeaseRequest, _proxy_service_pb2.LeaseResponse]
     """Gives a sidecar what it needs to make calls by itself: the injected fields, where they may go, and until when.
 
     Caller: sidecar, for the tenants and credentials of its scope, and of the app key's that it shows.
-    Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, API_KEY_INVALID, PERMISSION_DENIED, TENANT_SUSPENDED. Retry: safe.
+    Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, API_KEY_INVALID, PERMISSION_DENIED, TENANT_SUSPENDED,
+    INTEGRATION_NOT_ENABLED. Retry: safe.
     """
     WatchLeases: _grpc.UnaryStreamMultiCallable[_proxy_service_pb2.WatchLeasesRequest, _proxy_service_pb2.WatchLeasesResponse]
     """Tells a sidecar which leases and grants are no longer good, as it happens. The stream begins with `resync`; so does
@@ -75,7 +76,7 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
 
     Caller: app, for the tenants and credentials of its scope.
     Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
-    PROVIDER_UNAVAILABLE. Retry: as safe as the method.
+    PROVIDER_UNAVAILABLE, INTEGRATION_NOT_ENABLED, LIMIT_EXCEEDED (the tenant's quota). Retry: as safe as the method.
     """
     CallStream: _aio.StreamStreamMultiCallable[_proxy_service_pb2.CallStreamRequest, _proxy_service_pb2.CallStreamResponse]  # type: ignore[assignment]
     """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
@@ -84,13 +85,14 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
     An error after the answer's `start` means that the body is not whole.
 
     Caller: app, for the tenants and credentials of its scope.
-    Errors: as Call; LIMIT_EXCEEDED (256 streams at once), DEADLINE_EXCEEDED (60 s between two parts). Retry: not safe.
+    Errors: as Call; LIMIT_EXCEEDED (256 streams at once; the tenant's quota), DEADLINE_EXCEEDED (60 s between two parts). Retry: not safe.
     """
     Lease: _aio.UnaryUnaryMultiCallable[_proxy_service_pb2.LeaseRequest, _proxy_service_pb2.LeaseResponse]  # type: ignore[assignment]
     """Gives a sidecar what it needs to make calls by itself: the injected fields, where they may go, and until when.
 
     Caller: sidecar, for the tenants and credentials of its scope, and of the app key's that it shows.
-    Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, API_KEY_INVALID, PERMISSION_DENIED, TENANT_SUSPENDED. Retry: safe.
+    Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, API_KEY_INVALID, PERMISSION_DENIED, TENANT_SUSPENDED,
+    INTEGRATION_NOT_ENABLED. Retry: safe.
     """
     WatchLeases: _aio.UnaryStreamMultiCallable[_proxy_service_pb2.WatchLeasesRequest, _proxy_service_pb2.WatchLeasesResponse]  # type: ignore[assignment]
     """Tells a sidecar which leases and grants are no longer good, as it happens. The stream begins with `resync`; so does
@@ -114,7 +116,7 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Caller: app, for the tenants and credentials of its scope.
         Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
-        PROVIDER_UNAVAILABLE. Retry: as safe as the method.
+        PROVIDER_UNAVAILABLE, INTEGRATION_NOT_ENABLED, LIMIT_EXCEEDED (the tenant's quota). Retry: as safe as the method.
         """
 
     @_abc_1.abstractmethod
@@ -129,7 +131,7 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         An error after the answer's `start` means that the body is not whole.
 
         Caller: app, for the tenants and credentials of its scope.
-        Errors: as Call; LIMIT_EXCEEDED (256 streams at once), DEADLINE_EXCEEDED (60 s between two parts). Retry: not safe.
+        Errors: as Call; LIMIT_EXCEEDED (256 streams at once; the tenant's quota), DEADLINE_EXCEEDED (60 s between two parts). Retry: not safe.
         """
 
     @_abc_1.abstractmethod
@@ -141,7 +143,8 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives a sidecar what it needs to make calls by itself: the injected fields, where they may go, and until when.
 
         Caller: sidecar, for the tenants and credentials of its scope, and of the app key's that it shows.
-        Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, API_KEY_INVALID, PERMISSION_DENIED, TENANT_SUSPENDED. Retry: safe.
+        Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, API_KEY_INVALID, PERMISSION_DENIED, TENANT_SUSPENDED,
+        INTEGRATION_NOT_ENABLED. Retry: safe.
         """
 
     @_abc_1.abstractmethod

@@ -83,6 +83,8 @@ class Tenant(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    QUOTA_FIELD_NUMBER: _builtins.int
+    ALLOWED_INTEGRATIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A lower-case DNS label, 1 to 63 characters; never changes."""
     uid: _builtins.str
@@ -105,6 +107,16 @@ class Tenant(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def quota(self) -> Global___Quota:
+        """What all its credentials together may use of each server, and of each sidecar. Unset: no bound."""
+
+    @_builtins.property
+    def allowed_integrations(self) -> Global___AllowedIntegrations:
+        """What it may use; with any other integration nothing is stored, connected, refreshed or given out for it
+        (INTEGRATION_NOT_ENABLED). Unset: all.
+        """
+
     def __init__(
         self,
         *,
@@ -116,14 +128,72 @@ class Tenant(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        quota: Global___Quota | None = ...,
+        allowed_integrations: Global___AllowedIntegrations | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allowed_integrations", b"allowed_integrations", "create_time", b"create_time", "quota", b"quota", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "labels", b"labels", "state", b"state", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_integrations", b"allowed_integrations", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "labels", b"labels", "quota", b"quota", "state", b"state", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
+
+@_typing.final
+class Quota(_message.Message):
+    """What may be used of one process. What is over is LIMIT_EXCEEDED, of a sidecar 429; nothing is queued."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_AT_ONCE_FIELD_NUMBER: _builtins.int
+    CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    calls_at_once: _builtins.int
+    """Calls under way at the same time, streams too, up to 1,000,000. 0: no bound."""
+    calls_per_second: _builtins.int
+    """Calls a second, one second's worth at once, up to 1,000,000. 0: no bound."""
+    bytes_per_second: _builtins.int
+    """Bytes a second of both bodies together, ten seconds' worth at once, up to 1 TiB. They are paid afterwards: a call that began
+    is never cut. 0: no bound.
+    """
+    def __init__(
+        self,
+        *,
+        calls_at_once: _builtins.int = ...,
+        calls_per_second: _builtins.int = ...,
+        bytes_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "calls_at_once", b"calls_at_once", "calls_per_second", b"calls_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Quota: _TypeAlias = Quota  # noqa: Y015
+
+@_typing.final
+class AllowedIntegrations(_message.Message):
+    """Integrations that a tenant may use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTEGRATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def integrations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids, up to 1,000; they need not exist yet. Empty: none may be used."""
+
+    def __init__(
+        self,
+        *,
+        integrations: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["integrations", b"integrations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AllowedIntegrations: _TypeAlias = AllowedIntegrations  # noqa: Y015
 
 @_typing.final
 class Operation(_message.Message):
@@ -221,7 +291,7 @@ class CreateTenantRequest(_message.Message):
     """Check permission and fields, and change nothing."""
     @_builtins.property
     def tenant(self) -> Global___Tenant:
-        """Display name and labels. Unset: none."""
+        """Display name, labels, quota and allowed integrations. Unset: none."""
 
     def __init__(
         self,
@@ -377,7 +447,7 @@ class UpdateTenantRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`display_name`, `labels` or `*`. Unset: what is set in `tenant`."""
+        """`display_name`, `labels`, `quota`, `allowed_integrations` or `*`. Unset: what is set in `tenant`."""
 
     def __init__(
         self,

@@ -147,10 +147,11 @@ class TenantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTenant(self, request, context):
-        """Changes display name or labels.
+        """Changes display name or labels, and what the tenant may use. A new quota, or an integration that is no longer allowed, takes
+        effect as a suspension does.
 
-        Caller: admin, or an operator of the tenant.
-        Errors: TENANT_NOT_FOUND, CONFLICT, INVALID_FIELD. Retry: safe with an etag.
+        Caller: admin, or an operator of the tenant; `quota` and `allowed_integrations` are an admin's to change.
+        Errors: TENANT_NOT_FOUND, CONFLICT, INVALID_FIELD, PERMISSION_DENIED. Retry: safe with an etag.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

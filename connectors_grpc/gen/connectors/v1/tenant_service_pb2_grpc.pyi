@@ -52,10 +52,11 @@ class TenantServiceStub:
     Errors: INVALID_PAGE_TOKEN, PERMISSION_DENIED. Retry: safe.
     """
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.UpdateTenantRequest, _tenant_service_pb2.UpdateTenantResponse]
-    """Changes display name or labels.
+    """Changes display name or labels, and what the tenant may use. A new quota, or an integration that is no longer allowed, takes
+    effect as a suspension does.
 
-    Caller: admin, or an operator of the tenant.
-    Errors: TENANT_NOT_FOUND, CONFLICT, INVALID_FIELD. Retry: safe with an etag.
+    Caller: admin, or an operator of the tenant; `quota` and `allowed_integrations` are an admin's to change.
+    Errors: TENANT_NOT_FOUND, CONFLICT, INVALID_FIELD, PERMISSION_DENIED. Retry: safe with an etag.
     """
     DeleteTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.DeleteTenantRequest, _tenant_service_pb2.DeleteTenantResponse]
     """Deletes a tenant: its credentials are purged, then its key is shredded, so that its ciphertext can't be read
@@ -158,10 +159,11 @@ class TenantServiceAsyncStub(TenantServiceStub):
     Errors: INVALID_PAGE_TOKEN, PERMISSION_DENIED. Retry: safe.
     """
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.UpdateTenantRequest, _tenant_service_pb2.UpdateTenantResponse]  # type: ignore[assignment]
-    """Changes display name or labels.
+    """Changes display name or labels, and what the tenant may use. A new quota, or an integration that is no longer allowed, takes
+    effect as a suspension does.
 
-    Caller: admin, or an operator of the tenant.
-    Errors: TENANT_NOT_FOUND, CONFLICT, INVALID_FIELD. Retry: safe with an etag.
+    Caller: admin, or an operator of the tenant; `quota` and `allowed_integrations` are an admin's to change.
+    Errors: TENANT_NOT_FOUND, CONFLICT, INVALID_FIELD, PERMISSION_DENIED. Retry: safe with an etag.
     """
     DeleteTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.DeleteTenantRequest, _tenant_service_pb2.DeleteTenantResponse]  # type: ignore[assignment]
     """Deletes a tenant: its credentials are purged, then its key is shredded, so that its ciphertext can't be read
@@ -285,10 +287,11 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.UpdateTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.UpdateTenantResponse, _abc.Awaitable[_tenant_service_pb2.UpdateTenantResponse]]:
-        """Changes display name or labels.
+        """Changes display name or labels, and what the tenant may use. A new quota, or an integration that is no longer allowed, takes
+        effect as a suspension does.
 
-        Caller: admin, or an operator of the tenant.
-        Errors: TENANT_NOT_FOUND, CONFLICT, INVALID_FIELD. Retry: safe with an etag.
+        Caller: admin, or an operator of the tenant; `quota` and `allowed_integrations` are an admin's to change.
+        Errors: TENANT_NOT_FOUND, CONFLICT, INVALID_FIELD, PERMISSION_DENIED. Retry: safe with an etag.
         """
 
     @_abc_1.abstractmethod
