@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sidecar.door import app_key, refuse_browsers
-from sidecar.framing import RequestHead
+from connectors_grpc.inject import Target
+from sidecar.door import AppKey, app_key, refuse_browsers
+from sidecar.framing import Own, RequestHead
 from sidecar.leases import Ask
 from sidecar.problem import Problem
-from sidecar.route import Fixed, Route, route
+from sidecar.route import Fixed, Route, pass_on, route
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9](?:[A-Za-z0-9.\-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_REFUSED = frozenset((b"TRACE", b"CONNECT"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +30,51 @@ class Admitted:
     """A request that may be asked about: where it goes, and with whose key."""
 
     route: Route
+    target: Target
     ask: Ask
 
 
-def check_host(head: RequestHead, door: Door) -> None:
-    """Before anything else (attacks 1, 7). Raises: Problem."""
-    host = head.marks[b"host"]
-    if door.hosts is not None and host in door.hosts:
-        return
-    if _HOST.fullmatch(host) is None:
-        raise Problem("MALFORMED_REQUEST", "The Host line is not host:port.", close=True)
-    if door.hosts is not None and host.lower() not in door.hosts:
-        raise Problem("WRONG_HOST", close=True)
+class Visitor:
+    """Who calls through one connection. An app repeats itself: what it showed and whom it asked for last is remembered, with
+    what came of it, until the connection ends. Whether that still holds is never remembered: `Leases` is asked every time.
+    """
 
+    __slots__ = ("_ask", "_key", "_line", "_route", "_shown", "door", "own")
 
-def admit(head: RequestHead, door: Door) -> Admitted:
-    """Browser, method, address, key: in this order. The Host was checked. Raises: Problem, Malformed."""
-    marks = head.marks
-    refuse_browsers(marks)
-    if head.method in (b"TRACE", b"CONNECT"):
-        raise Problem("METHOD_NOT_ALLOWED", close=head.method == b"CONNECT")
-    key = app_key(head.shown, required=door.key_required)
-    where = route(head.target, marks.get(b"x-tenant-id"), door.fixed)
-    return Admitted(where, Ask(where.tenant, where.credential, key))
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.own = Own()
+        self._shown: list[tuple[bytes, bytes]] | None = None
+        self._key: AppKey | None = None
+        self._line: bytes | None = None
+        self._route: Route | None = None
+        self._ask: Ask | None = None
+
+    def check_host(self, head: RequestHead) -> None:
+        """Before anything else (attacks 1, 7). Raises: Problem."""
+        host = head.marks[b"host"]
+        hosts = self.door.hosts
+        if hosts is not None and host in hosts:
+            return
+        if _HOST.fullmatch(host) is None:
+            raise Problem("MALFORMED_REQUEST", "The Host line is not host:port.", close=True)
+        if hosts is not None and host.lower() not in hosts:
+            raise Problem("WRONG_HOST", close=True)
+
+    def admit(self, head: RequestHead) -> Admitted:
+        """Browser, method, key, address: in this order. The Host was checked. Raises: Problem, Malformed."""
+        marks = head.marks
+        refuse_browsers(marks)
+        if head.method in _REFUSED:
+            raise Problem("METHOD_NOT_ALLOWED", close=head.method == b"CONNECT")
+        if head.shown != self._shown:
+            self._ask = None
+            self._key = app_key(head.shown, required=self.door.key_required)
+            self._shown = head.shown
+        target, line = head.target, marks.get(b"x-tenant-id")
+        where, ask = self._route, self._ask
+        if where is None or ask is None or line != self._line or not target.startswith(where.before):
+            where = self._route = route(target, line, self.door.fixed)
+            ask = self._ask = Ask(where.tenant, where.credential, self._key)
+            self._line = line
+        return Admitted(where, pass_on(target, where), ask)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from connectors_grpc.inject.memo import LONGEST, Memo, secretive
 
 Fields = list[tuple[bytes, bytes]]
+Line = tuple[bytes | None, bytes, bytes]
+"""A line that was read: what it decides, if anything; name, value."""
 
 CHUNKED = -1
 """In place of a length: the body is chunked."""
@@ -75,8 +77,21 @@ _KNOWN: dict[bytes, bytes | None] = {}
 _MOST_KNOWN = 2048
 _LINES: Memo[bytes, tuple[bytes, bytes]] = Memo()
 """Whole lines seen, valid, that decide nothing and can hold no key, with name and value."""
-_DECIDING: Memo[bytes, tuple[bytes, bytes, bytes]] = Memo()
-"""Lines seen, valid, that decide something but show no key: what they decide, name, value."""
+_DECIDING: Memo[bytes, Line] = Memo()
+"""Lines seen, valid, that decide something but show no key."""
+_MOST_OWN = 16
+
+
+class Own(dict[bytes, Line]):
+    """One connection's lines that may hold a secret: an app sends the same key again. Forgotten with the connection."""
+
+    __slots__ = ()
+
+    def keep(self, line: bytes, read: Line) -> None:
+        """Remember, within bounds."""
+        if len(self) >= _MOST_OWN:
+            self.clear()
+        self[line] = read
 
 
 def forget_lines() -> None:
@@ -96,8 +111,8 @@ def still_text(part: bytes, before: bytes) -> bool:
     )
 
 
-def parse_request(head: bytes) -> RequestHead:
-    """A request's head, with its final empty line.
+def parse_request(head: bytes, own: Own | None = None) -> RequestHead:
+    """A request's head, with its final empty line. `own` is what its connection remembers.
 
     Raises: Malformed (400; 414 target, 431 head too large).
     """
@@ -108,7 +123,7 @@ def parse_request(head: bytes) -> RequestHead:
     method, target, minor = match.groups()
     if len(target) > LONGEST_TARGET:
         raise Malformed("The request target is too long.", 414)
-    fields, marks, shown = _fields(lines)
+    fields, marks, shown = _fields(lines, own)
     http_1_1 = minor == b"1"
     if b"host" not in marks:
         raise Malformed("There must be one Host line.")
@@ -124,7 +139,7 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
     if match is None:
         raise Malformed("The status line is malformed.")
     http_1_1, status, text = match[1] == b"1", int(match[2]), match[3]
-    fields, marks, _ = _fields(lines, request=False)
+    fields, marks, _ = _fields(lines, None, request=False)
     length = _length(marks, http_1_1, absent=UNTIL_CLOSE)
     if method == b"HEAD" or status < 200 or status in (204, 304):
         length = 0
@@ -138,7 +153,7 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
 
 def parse_trailers(section: bytes) -> Fields:
     """The fields of a trailer section, with its final empty line.  Raises: Malformed.  Source: RFC 9112 section 7.1.2."""
-    return _fields(_lines(b"\r\n" + section), request=False)[0]
+    return _fields(_lines(b"\r\n" + section), None, request=False)[0]
 
 
 def _lines(head: bytes) -> list[bytes]:
@@ -152,7 +167,7 @@ def _lines(head: bytes) -> list[bytes]:
 
 
 def _fields(
-    lines: list[bytes], *, request: bool = True
+    lines: list[bytes], own: Own | None, *, request: bool = True
 ) -> tuple[Fields, dict[bytes, bytes], list[tuple[bytes, bytes]]]:
     del lines[0]
     marks: dict[bytes, bytes] = {}
@@ -161,15 +176,11 @@ def _fields(
     for at, pair in enumerate(fields):
         if pair is None:
             line = lines[at]
-            deciding = _DECIDING.get(line)
-            if deciding is None:
-                mark, name, value = _line(line)
-                fields[at] = name, value
-                if mark is None:
-                    continue
-            else:
-                mark, name, value = deciding
-                fields[at] = name, value
+            read = _DECIDING.get(line) or (own and own.get(line)) or _line(line, own)
+            mark, name, value = read
+            fields[at] = name, value
+            if mark is None:
+                continue
             if mark in marks:
                 value = _again(marks, mark, value, request)
             marks[mark] = value
@@ -178,7 +189,7 @@ def _fields(
     return fields, marks, shown  # type: ignore[return-value]
 
 
-def _line(line: bytes) -> tuple[bytes | None, bytes, bytes]:
+def _line(line: bytes, own: Own | None) -> Line:
     """Read a line for the first time. Raises: Malformed."""
     if line.translate(None, _PRINTED):
         raise Malformed("The head has a control character, or a bare CR or LF.")
@@ -190,12 +201,16 @@ def _line(line: bytes) -> tuple[bytes | None, bytes, bytes]:
         mark = _KNOWN[name]
     except KeyError:
         mark = _judge(name)
-    if len(line) <= LONGEST and mark not in SHOWN and not secretive(name):
-        if mark is None:
+    read = mark, name, value
+    if len(line) <= LONGEST:
+        if mark in SHOWN or secretive(name):
+            if own is not None:
+                own.keep(line, read)
+        elif mark is None:
             _LINES.keep(line, (name, value))
         else:
-            _DECIDING.keep(line, (mark, name, value))
-    return mark, name, value
+            _DECIDING.keep(line, read)
+    return read
 
 
 def _again(marks: dict[bytes, bytes], mark: bytes, value: bytes, request: bool) -> bytes:

@@ -98,25 +98,26 @@ class Leases:
 
     def find(self, ask: Ask, now: float) -> Held | None:
         """The lease to use at once, or None: await `get`. Raises: Problem (the key's scope, a recent refusal)."""
+        tenant, credential, key = ask
         known: Grant | None = None
-        tenant = ask.tenant
-        if ask.key is not None:
-            known = self._grants.get(ask.key.key_id)
-            if known is None or not known.usable(now):
+        fresh = True
+        if key is not None:
+            known = self._grants.get(key.key_id)
+            if known is None or not ((fresh := known.fresh(now)) or known.usable(now)):
                 self._missed(ask, now)
                 return None
-            if not known.proves(ask.key.sha256):
+            if not known.proves(key.sha256):
                 raise Problem("API_KEY_INVALID")
             tenant = tenant or known.only_tenant()
         if tenant is None:
             raise Problem("MALFORMED_REQUEST", "Say the tenant: in the path as /~{tenant}/..., or by X-Tenant-Id.")
-        if known is not None and not known.covers(tenant, ask.credential):
+        if known is not None and not known.covers(tenant, credential):
             raise Problem("PERMISSION_DENIED")
-        held = self._leases.get((tenant, ask.credential))
+        held = self._leases.get((tenant, credential))
         if held is None or not held.usable(now):
             self._missed(ask, now)
             return None
-        if not held.fresh(now) or (known is not None and not known.fresh(now)):
+        if not (fresh and held.fresh(now)):
             if self._must_ask(held.stale or (known is not None and known.stale), now):
                 self._missed(ask, now)
                 return None

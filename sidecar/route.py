@@ -29,14 +29,16 @@ class Fixed:
     credential: Credential
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Route:
-    """Where a request goes. `tenant` is None if only the app's key can tell it; `prefix` is what addressed us in the path."""
+    """Whom requests are for. `tenant` is None if only the app's key can tell it; `prefix` is what addressed us in the path,
+    `before` the same with its slash: what begins so, and has the same X-Tenant-Id, goes the same way.
+    """
 
     tenant: Tenant | None
     credential: Credential
-    target: Target
     prefix: bytes
+    before: bytes
     vary: bool
 
 
@@ -48,21 +50,30 @@ def route(target: bytes, tenant_line: bytes | None, fixed: Fixed | None) -> Rout
     named = _tenant(tenant_line)
     if fixed is not None:
         _agree(named, fixed.tenant)
-        return Route(fixed.tenant, fixed.credential, _target(target), b"", False)
+        return Route(fixed.tenant, fixed.credential, b"", b"/", False)
     match = _PATH.match(target)
     if match is None:
         raise Malformed("The path must be /~{tenant}/{credential}/..., or /{credential}/... with X-Tenant-Id.")
     given, credential = match.groups()
-    rest = target[match.end() :]
-    if rest[:1] != b"/":
-        rest = b"/" + rest
     prefix = match[0]
+    before = prefix + b"/"
     if given is None:
-        return Route(named, Credential(credential.decode()), _target(rest), prefix, True)
+        return Route(named, Credential(credential.decode()), prefix, before, True)
     tenant = Tenant(given.decode())
     if tenant_line is not None:
         _agree(named, tenant)
-    return Route(tenant, Credential(credential.decode()), _target(rest), prefix, False)
+    return Route(tenant, Credential(credential.decode()), prefix, before, False)
+
+
+def pass_on(target: bytes, where: Route) -> Target:
+    """What follows the route's prefix: the target at the upstream. Raises: Malformed (400)."""
+    rest = target[len(where.prefix) :]
+    if where.prefix and rest[:1] != b"/":
+        rest = b"/" + rest
+    try:
+        return parse_target(rest)
+    except TargetRefused as refused:
+        raise Malformed(f"The path can't be passed on: {refused}.") from None
 
 
 def _tenant(line: bytes | None) -> Tenant | None:
@@ -78,15 +89,8 @@ def _agree(named: Tenant | None, tenant: Tenant) -> None:
         raise Malformed("X-Tenant-Id contradicts the address.")
 
 
-def _target(rest: bytes) -> Target:
-    try:
-        return parse_target(rest)
-    except TargetRefused as refused:
-        raise Malformed(f"The path can't be passed on: {refused}.") from None
-
-
 def health(method: bytes, target: bytes) -> bytes | None:
     """HEALTH or READY if the request is exactly that (attack 5), else None."""
-    if target in (HEALTH, READY) and method in (b"GET", b"HEAD"):
+    if target.startswith(b"/-/") and target in (HEALTH, READY) and method in (b"GET", b"HEAD"):
         return target
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from sidecar.admission import Door, admit, check_host
+from sidecar.admission import Door, Visitor
 from sidecar.framing import LONGEST_HEAD, Malformed, RequestHead, parse_request, still_text
 from sidecar.problem import Problem, answer, plain, problem_of
 from sidecar.route import READY, health
@@ -21,13 +21,13 @@ class Downstream(asyncio.BufferedProtocol):
     """Bounds: reads one receive buffer ahead of the request in flight, then stops reading."""
 
     __slots__ = (
-        "blocked", "closing", "deadline", "door", "engine", "exchange", "held", "keep_alive", "pending", "running", "transport",
-        "view",
+        "blocked", "closing", "deadline", "engine", "exchange", "held", "keep_alive", "pending", "running", "transport", "view",
+        "visitor",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, door: Door) -> None:
         self.engine = engine
-        self.door = door
+        self.visitor = Visitor(door)
         self.view = engine.view
         self.exchange: Exchange | None = None
         self.pending = b""
@@ -146,7 +146,7 @@ class Downstream(asyncio.BufferedProtocol):
             if end < 0:
                 self._unfinished(data, start)
                 return
-            head = parse_request(data[: end + 4])
+            head = parse_request(data[: end + 4], self.visitor.own)
         except Malformed as error:
             self._refuse(problem_of(error))
             return
@@ -168,12 +168,12 @@ class Downstream(asyncio.BufferedProtocol):
         exchange = self.exchange = engine.exchange(engine, self, head)
         engine.exchanges.add(exchange)
         try:
-            check_host(head, self.door)
+            self.visitor.check_host(head)
             asked = health(head.method, head.target)
             if asked is not None:
                 self._health(exchange, asked, data)
                 return
-            exchange.start(admit(head, self.door), data, engine.clock())
+            exchange.start(self.visitor.admit(head), data, engine.clock())
         except Malformed as error:
             exchange.refuse(problem_of(error))
         except Problem as problem:

@@ -113,12 +113,12 @@ class Exchange:
         admitted = self.admitted
         assert admitted is not None
         if self.engine.leases.ruled:
-            self.engine.leases.judge(admitted.ask, self.head, admitted.route.target)
+            self.engine.leases.judge(admitted.ask, self.head, admitted.target)
         if self.engine.leases.bounded and self.share is None:
             self.share = self.engine.quotas.enter(held.tenant, held.credential, self.engine.clock(), held.quota)
             self.share.pay(sum(map(len, self.waiting)))
         try:
-            self.sent = heads.request(self.head, held.plan, admitted.route.target)
+            self.sent = heads.request(self.head, held.plan, admitted.target)
         except PathNotAllowed:
             raise Problem("PATH_NOT_ALLOWED") from None
         if self.upgrade:

@@ -36,7 +36,7 @@ def over(exchange: Exchange, whole: bool, took: float) -> Over:
     status = exchange.response.status if exchange.response is not None else problem.status if problem is not None else 0
     return Over(
         method=exchange.head.method.decode(),
-        path="" if admitted is None else admitted.route.target.path.decode(),
+        path="" if admitted is None else admitted.target.path.decode(),
         tenant=held.tenant if held is not None else "" if admitted is None else admitted.ask.tenant or "",
         credential="" if admitted is None else admitted.ask.credential,
         integration="" if held is None else held.integration,

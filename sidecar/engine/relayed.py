@@ -87,7 +87,7 @@ class Relayed(Exchange):
                 tenant=admitted.route.tenant or "",
                 credential=admitted.route.credential,
                 method=self.head.method.decode(),
-                path=admitted.route.target.request_target.decode(),
+                path=admitted.target.request_target.decode(),
                 headers=headers,
             )
         )

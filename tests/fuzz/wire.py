@@ -19,7 +19,7 @@ from sidecar.admission import Door
 from sidecar.engine.downstream import Downstream
 from sidecar.engine.engine import Engine
 from sidecar.engine.upstream import Upstream
-from sidecar.held import ALL, Grant, hold
+from sidecar.held import ALL, Grant, Held, hold
 from sidecar.leases import Leases
 from sidecar.limits import Limits
 from sidecar.metrics import Metrics
@@ -118,15 +118,13 @@ class Wire:
             headers=[pb.InjectedField(name="Authorization", value=TOKEN.decode())],
         )  # fmt: skip
         lease.refresh_after_ttl.seconds = 3600
-        held = hold(lease, wall=0, now=now)
-        leases._leases["acme", "notes"] = held
         far = now + 1e6
         leases._grants["fuzz"] = Grant("fuzz", hashlib.sha256(KEY.encode()).digest(), ALL, ALL, far, far, far)
         app = Pipe()
         down = engine.protocol(Door(frozenset((HOST,)), key_required=True))()
         down.connection_made(app)
-        origin = engine.origin(held.origin)
         wire = cls(engine, down, app, [], [])
+        origin = engine.origin(wire.hold(lease).origin)
         for _ in range(upstreams):
             up, pipe = Upstream(origin), Pipe()
             up.connection_made(pipe)
@@ -137,6 +135,12 @@ class Wire:
             wire.pipes.append(pipe)
             wire.answered.append(0)
         return wire
+
+    def hold(self, lease: pb.Lease) -> Held:
+        """As if the server had handed it out."""
+        held = hold(lease, wall=0, now=self.engine.clock())
+        self.engine.leases._leases[held.tenant, held.credential] = held
+        return held
 
     def send(self, data: bytes, size: int | None = None, *, serve: bool = True) -> None:
         """From the app, in pieces of `size`; with `serve`, the upstream answers each request that it has read whole."""

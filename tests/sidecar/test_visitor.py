@@ -1,0 +1,71 @@
+"""What a connection remembers of its app changes no verdict: a law over any sequence of requests."""
+
+from __future__ import annotations
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sidecar.admission import Admitted, Door, Visitor
+from sidecar.framing import Malformed, Own, parse_request
+from sidecar.problem import Problem
+from sidecar.route import Credential, Fixed, Tenant
+
+KEYS = [b"cnk_app_" + letter * 43 for letter in (b"a", b"b")]
+TARGETS = st.sampled_from(
+    [b"/~acme/notes/v1", b"/~acme/notes", b"/~acme/notes?q=1", b"/~acme/notesx/v1", b"/~beta/notes/v1", b"/notes/v1", b"/notes",
+     b"/~acme/notes/../x", b"/~acme/notes/%2e%2e/x", b"/~acme/notes//v1", b"*", b"http://h/", b"/"]
+)  # fmt: skip
+LINES = st.lists(
+    st.sampled_from(
+        [*(b"Authorization: Bearer " + key for key in KEYS), *(b"X-Connectors-Key: " + key for key in KEYS),
+         b"Authorization: Bearer sk-dummy", b"X-Api-Key: " + KEYS[0], b"X-Tenant-Id: acme", b"X-Tenant-Id: beta",
+         b"X-Tenant-Id: A",
+         b"Origin: http://evil.test", b"Sec-Fetch-Site: none", b"Sec-Fetch-Site: same-origin"]
+    ),
+    max_size=3,
+)  # fmt: skip
+METHODS = st.sampled_from([b"GET", b"OPTIONS", b"TRACE", b"CONNECT"])
+HOSTS = st.sampled_from([b"here:1", b"HERE:1", b"evil.test", b"here:1:2"])
+DOORS = [
+    Door(frozenset((b"here:1",)), key_required=True),
+    Door(None, key_required=False),
+    Door(None, key_required=False, fixed=Fixed(Tenant("acme"), Credential("notes"))),
+]
+Verdict = Admitted | tuple[type, object]
+
+
+def verdict(visitor: Visitor, head: bytes) -> Verdict:
+    """Admitted, or how it was refused."""
+    try:
+        parsed = parse_request(head, visitor.own)
+        visitor.check_host(parsed)
+        return visitor.admit(parsed)
+    except Problem as problem:
+        return Problem, (problem.reason, problem.detail, problem.close)
+    except Malformed as malformed:
+        return Malformed, malformed.args
+
+
+@given(
+    st.sampled_from(DOORS), st.lists(st.tuples(METHODS, TARGETS, HOSTS, LINES), min_size=2, max_size=6)
+)  # fmt: skip
+@example(DOORS[0], [(b"GET", b"/~acme/notes/v1", b"here:1", [b"Authorization: Bearer " + key]) for key in KEYS])
+@example(DOORS[2], [(b"GET", b"/v1", b"a", []), (b"OPTIONS", b"*", b"a", [])])
+def test_a_connection_that_saw_other_requests_judges_as_a_new_one(
+    door: Door, requests: list[tuple[bytes, bytes, bytes, list[bytes]]]
+) -> None:
+    """The same admission, or the same refusal, whatever came before."""
+    visitor = Visitor(door)
+    for method, target, host, lines in requests:
+        text = b"".join(line + b"\r\n" for line in [b"Host: " + host, *lines])
+        head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, text)
+        assert verdict(visitor, head) == verdict(Visitor(door), head)
+
+
+def test_what_may_hold_a_secret_is_remembered_by_its_connection_alone() -> None:
+    """And only so much of it."""
+    own = Own()
+    for number in range(100):
+        parse_request(b"GET / HTTP/1.1\r\nHost: a\r\nCookie: session=%d\r\nX-Plain: 1\r\n\r\n" % number, own)
+    assert 0 < len(own) <= 16
+    assert all(line.startswith(b"Cookie") for line in own)
