@@ -18,15 +18,16 @@ import pytest
 from connectors_grpc.embedded import EmbeddedSettings, EmbeddedVault, EmbeddedVaultError, StateLayout, operator_setup
 from connectors_grpc.embedded.api import AppRole, call, is_serving, login
 from connectors_grpc.embedded.boot import Boot, Found, decide
-from connectors_grpc.embedded.config import FirstBoot, literal, render
+from connectors_grpc.embedded.config import FirstBoot, SealKey, literal, render
 from connectors_grpc.embedded.files import copy_and_truncate, shift, write_private
 from connectors_grpc.embedded.layout import prepare
 from connectors_grpc.embedded.lock import StateLock
 from connectors_grpc.embedded.process import find_binary
-from connectors_grpc.embedded.setup import access_steps, mount_steps, server_policy
+from connectors_grpc.embedded.setup import SERVER, access_steps, mount_steps, server_policy
 from tests.openbao import OpenBao, copy_state, opened
 
 REPOSITORY = Path(__file__).parent.parent
+KEY = SealKey("k", Path("/keys/k"))
 
 
 async def until(fact: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -89,14 +90,17 @@ class TestFirstBoot:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-our-own-environment")
         layout = StateLayout.at(short_tmp / "boot-secret")
         async with EmbeddedVault(layout) as vault:
-            role_id, boot_secret = minted[-2:]
-            assert vault.role_id == role_id
-            assert await asyncio.to_thread(login, layout.socket, AppRole(role_id, boot_secret)) is None
+            _seal_key, *ways = minted
+            assert vault.role_id == ways[0]
+            secrets = ways[1::2]
+            assert len(secrets) == 2
+            for role_id, secret in zip(ways[::2], secrets, strict=True):
+                assert await asyncio.to_thread(login, layout.socket, AppRole(role_id, secret)) is None
             for name in ("environ", "cmdline"):
                 shown = process_file(vault.pid or 0, name)
-                assert boot_secret.encode() not in shown
+                assert not any(secret.encode() in shown for secret in secrets)
                 assert b"canary" not in shown
-            assert not files_with(boot_secret.encode(), layout.root)
+            assert not any(files_with(secret.encode(), layout.root) for secret in secrets)
 
     async def test_one_that_was_cut_short_is_begun_anew(self, short_tmp: Path) -> None:
         """A data directory half written by a first boot that was killed is wiped, for it has never served."""
@@ -590,7 +594,7 @@ class TestConfiguration:
 
     def test_a_path_with_quotes_stays_one_value(self) -> None:
         """A directory's name can't add a stanza."""
-        text = render(StateLayout.at(Path('/x/a"\\b')), "k", None)
+        text = render(StateLayout.at(Path('/x/a"\\b')), [KEY])
         assert '"/x/a\\"\\\\b/vault/data"' in text
         assert text.count("storage") == 1
 
@@ -601,7 +605,7 @@ class TestConfiguration:
 
     def test_no_secret_is_in_the_configuration(self) -> None:
         """It says where the secret id is read from, and no more."""
-        text = render(StateLayout.at(Path("/x")), "k", FirstBoot("role", "/dev/fd/9"))
+        text = render(StateLayout.at(Path("/x")), [KEY], [FirstBoot(SERVER, "role", "/dev/fd/9")])
         assert "/dev/fd/9" in text
         assert "env" not in text.lower().replace("environ", "")
 

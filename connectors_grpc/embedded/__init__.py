@@ -8,7 +8,8 @@ from connectors_grpc.embedded.errors import EmbeddedVaultError
 from connectors_grpc.embedded.layout import StateLayout
 from connectors_grpc.embedded.process import EmbeddedSettings
 from connectors_grpc.embedded.setup import ROLE, operator_setup, server_policy
-from connectors_grpc.embedded.vault import EmbeddedVault, read_approle
+from connectors_grpc.embedded.vault import EmbeddedVault
+from connectors_grpc.embedded.wayin import read_approle
 
 __all__ = [
     "ROLE",

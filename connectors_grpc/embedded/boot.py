@@ -10,6 +10,7 @@ import json
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from connectors_grpc.embedded.errors import EmbeddedVaultError
@@ -35,6 +36,8 @@ class Found:
     served_seal_key: str | None
     has_approle: bool
     seal_key: str | None
+    restoring: bool = False
+    rotating: bool = False
 
 
 def decide(found: Found, layout: StateLayout) -> Boot:
@@ -42,6 +45,16 @@ def decide(found: Found, layout: StateLayout) -> Boot:
 
     Raises: EmbeddedVaultError where going on could destroy or miss what has served.
     """
+    if found.restoring:
+        raise EmbeddedVaultError(
+            f"A backup was being put into {layout.vault}, and that was cut short.",
+            "Run `connectors restore` once more, with --replace.",
+        )
+    if found.rotating:
+        raise EmbeddedVaultError(
+            f"The seal key was being rotated, and that was cut short: there is {layout.next_seal_key}.",
+            "Run `connectors seal rotate` once more: it goes on where it was.",
+        )
     if found.served_seal_key is not None:
         return _again(found, layout)
     if found.begun:
@@ -86,9 +99,11 @@ def observe(layout: StateLayout) -> Found:
     return Found(
         has_data=any(layout.data.iterdir()),
         begun=layout.initialising.exists(),
-        served_seal_key=_served_seal_key(layout),
+        served_seal_key=served_seal_key(layout),
         has_approle=layout.approle.exists(),
-        seal_key=seal_key_id(layout),
+        seal_key=seal_key_id(layout.seal_key),
+        restoring=layout.restoring.exists(),
+        rotating=layout.next_seal_key.exists(),
     )
 
 
@@ -97,7 +112,11 @@ def served_mark(key_id: str) -> bytes:
     return json.dumps({"seal_key_id": key_id}).encode()
 
 
-def _served_seal_key(layout: StateLayout) -> str | None:
+def served_seal_key(layout: StateLayout) -> str | None:
+    """Which key the data is sealed with, as the mark says; None where nothing has served.
+
+    Raises: EmbeddedVaultError if the mark can't be read.
+    """
     try:
         mark = json.loads(layout.served.read_bytes())
         return str(mark["seal_key_id"])
@@ -109,12 +128,11 @@ def _served_seal_key(layout: StateLayout) -> str | None:
         ) from error
 
 
-def seal_key_id(layout: StateLayout) -> str | None:
+def seal_key_id(path: Path) -> str | None:
     """A name for the seal key that tells nothing about it; None if there is none.
 
     Raises: EmbeddedVaultError if others may read it, or it is no key of ours.
     """
-    path = layout.seal_key
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

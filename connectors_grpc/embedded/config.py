@@ -13,33 +13,45 @@ and it is inert:
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from connectors_grpc.embedded.layout import StateLayout
-from connectors_grpc.embedded.setup import ROLE, Step, access_steps, mount_steps
+from connectors_grpc.embedded.setup import APPROLE, Role, Step, mount_steps
 
 _NOBODY: Final = "192.0.2.1"
 
 
 @dataclass(frozen=True, slots=True)
 class FirstBoot:
-    """What only the first start is told: a role id, and where the one-time secret id is read from."""
+    """What only the first start is told of a role: its id, and where its one-time secret id is read from."""
 
+    role: Role
     role_id: str
     secret_source: str
 
 
-def render(layout: StateLayout, seal_key_id: str, first: FirstBoot | None) -> str:
+@dataclass(frozen=True, slots=True)
+class SealKey:
+    """A key by its name, which tells nothing about it, and its file."""
+
+    id: str
+    path: Path
+
+
+def render(layout: StateLayout, seal: Sequence[SealKey], first: Sequence[FirstBoot] = ()) -> str:
     """The whole configuration; with the `initialize` blocks only where there is nothing yet.
 
+    `seal` is the key, and while it is rotated the one that the data may still be sealed with.
     Raises: ValueError if a path holds what HCL can't carry (control characters).
     """
-    blocks = [_server(layout), _listeners(layout), _seal(layout, seal_key_id), _audit(layout)]
-    if first is not None:
+    blocks = [_server(layout), _listeners(layout), _seal(*seal), _audit(layout)]
+    if first:
+        access = (step for each in first for step in (*each.role.steps(), *_login_steps(each)))
         blocks.append(_initialize("engines", mount_steps()))
-        blocks.append(_initialize("access", (*access_steps(), *_login_steps(first))))
+        blocks.append(_initialize("access", (APPROLE, *access, _RECOVERY)))
     return "\n".join(blocks)
 
 
@@ -74,12 +86,13 @@ listener "unix" {{
 }}"""
 
 
-def _seal(layout: StateLayout, key_id: str) -> str:
-    return f"""\
-seal "static" {{
-  current_key_id = {literal(key_id)}
-  current_key    = {literal(f"file://{layout.seal_key}")}
-}}"""
+def _seal(current: SealKey, previous: SealKey | None = None) -> str:
+    lines = _key("current", current) + (_key("previous", previous) if previous else "")
+    return f'seal "static" {{\n{lines}}}'
+
+
+def _key(which: str, key: SealKey) -> str:
+    return f"  {which}_key_id = {literal(key.id)}\n  {which}_key = {literal(f'file://{key.path}')}\n"
 
 
 def _audit(layout: StateLayout) -> str:
@@ -95,17 +108,20 @@ audit "file" "file" {{
 
 
 def _login_steps(first: FirstBoot) -> tuple[Step, ...]:
+    role = first.role
     return (
-        Step("role_id", "", f"auth/approle/role/{ROLE}/role-id", {"role_id": first.role_id}),
+        Step(f"{role.label}_role_id", "", f"auth/approle/role/{role.name}/role-id", {"role_id": first.role_id}),
         Step(
-            "secret_id",
+            f"{role.label}_secret_id",
             "",
-            f"auth/approle/role/{ROLE}/custom-secret-id",
+            f"auth/approle/role/{role.name}/custom-secret-id",
             {"secret_id": {"eval_source": "file", "eval_type": "string", "path": first.secret_source}},
         ),
-        # Without recovery keys the static seal can't be rotated. The share is in the answer, which nobody reads.
-        Step("recovery", "", "sys/rotate/recovery/init", {"secret_shares": 1, "secret_threshold": 1}),
     )
+
+
+# Without recovery keys the static seal can't be rotated. The share is in the answer, which nobody reads.
+_RECOVERY: Final = Step("recovery", "", "sys/rotate/recovery/init", {"secret_shares": 1, "secret_threshold": 1})
 
 
 def _initialize(name: str, steps: Iterable[Step]) -> str:

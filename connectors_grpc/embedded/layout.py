@@ -51,6 +51,24 @@ class StateLayout:
         """The server's role id and secret id, 0600: whoever reads it is the server."""
         return self.vault / "approle.json"
 
+    def way_in(self, label: str) -> Path:
+        """Role id and secret id of a role, 0600, by the role's label."""
+        return self.approle if label == "server" else self.vault / f"{label}.json"
+
+    @property
+    def restoring(self) -> Path:
+        """Stands while a backup is put in: what lies in `data` meanwhile is not the platform's."""
+        return self.vault / "restoring"
+
+    @property
+    def next_seal_key(self) -> Path:
+        """Stands while the seal key is rotated: data may be sealed with this key or the one beside it."""
+        return self.seal_key.with_name(f"{self.seal_key.name}.next")
+
+    def old_seal_key(self, key_id: str) -> Path:
+        """Where a rotation keeps the key of that name: backups of its time need it, and nothing else does."""
+        return self.seal_key.with_name(f"{self.seal_key.name}.{key_id}")
+
     @property
     def initialising(self) -> Path:
         """Stands from before the first boot until it has succeeded: while it does, `data` may be wiped."""

@@ -14,6 +14,7 @@ Json = Mapping[str, object]
 ROLE: Final = "connectors-server"
 # Periodic: no end of life as long as it is renewed within the hour, and at most an hour of it outlives its owner.
 TOKEN_PERIOD: Final = "1h"
+UPKEEP_TOKEN_TTL: Final = "15m"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,49 @@ class Step:
     data: Json
 
 
+@dataclass(frozen=True, slots=True)
+class Role:
+    """An AppRole with a policy of the same name; `label` begins the names of its steps and names its files.
+
+    A token of it lives for `token_ttl`, or with `periodic` for as long as it is renewed within that.
+    """
+
+    name: str
+    label: str
+    token_ttl: str
+    periodic: bool = False
+
+    @property
+    def policy(self) -> str:
+        """Its policy, as HCL."""
+        return resources.files(__package__).joinpath(f"policy/{self.label}.hcl").read_text(encoding="utf-8")
+
+    def steps(self) -> tuple[Step, Step]:
+        """Its policy, and the role whose tokens have that policy and nothing else."""
+        role = {
+            "token_policies": [self.name],
+            "token_no_default_policy": True,
+            "token_num_uses": 0,
+            "secret_id_num_uses": 0,
+            "secret_id_ttl": 0,
+            "token_period" if self.periodic else "token_ttl": self.token_ttl,
+        }
+        why = "The least that it needs."
+        return (
+            Step(f"{self.label}_policy", why, f"sys/policies/acl/{self.name}", {"policy": self.policy}),
+            Step(f"{self.label}_role", "No use counter, which would end it.", f"auth/approle/role/{self.name}", role),
+        )
+
+
+SERVER: Final = Role(ROLE, "server", TOKEN_PERIOD, periodic=True)
+UPKEEP: Final = Role("connectors-upkeep", "upkeep", UPKEEP_TOKEN_TTL)
+RESTORE: Final = Role("connectors-restore", "restore", UPKEEP_TOKEN_TTL)
+APPROLE: Final = Step("approle", "How programs log in.", "sys/auth/approle", {"type": "approle"})
+
+
 def server_policy() -> str:
     """The least policy that the server runs under, as HCL."""
-    return resources.files(__package__).joinpath("policy/server.hcl").read_text(encoding="utf-8")
+    return SERVER.policy
 
 
 def mount_steps() -> tuple[Step, ...]:
@@ -57,20 +98,8 @@ def mount_steps() -> tuple[Step, ...]:
 
 
 def access_steps() -> tuple[Step, ...]:
-    """The policy, and the AppRole whose tokens have that policy and nothing else."""
-    role = {
-        "token_policies": [ROLE],
-        "token_no_default_policy": True,
-        "token_period": TOKEN_PERIOD,
-        "token_num_uses": 0,
-        "secret_id_num_uses": 0,
-        "secret_id_ttl": 0,
-    }
-    return (
-        Step("policy", "The least that the server needs.", f"sys/policies/acl/{ROLE}", {"policy": server_policy()}),
-        Step("approle", "How the server logs in.", "sys/auth/approle", {"type": "approle"}),
-        Step("role", "Renewable without end; no use counter, which would end it.", f"auth/approle/role/{ROLE}", role),
-    )
+    """AppRole, and the server's policy and role."""
+    return (APPROLE, *SERVER.steps())
 
 
 def operator_setup() -> str:
@@ -88,7 +117,7 @@ def operator_setup() -> str:
     ]
     for step in (*mount_steps(), *access_steps()):
         lines += ["", f"# {step.why}"]
-        if step.name == "policy":
+        if step.path.startswith("sys/policies/"):
             lines += [f"\"$BAO\" policy write {ROLE} - <<'POLICY'", server_policy().rstrip(), "POLICY"]
         else:
             lines += [f"{_unless_there(step.path)}\"$BAO\" write {step.path} - <<'JSON'", json.dumps(step.data), "JSON"]

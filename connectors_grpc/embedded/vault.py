@@ -5,25 +5,28 @@ The order of steps is here; what they are is in the other modules. It must not k
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import secrets
 import shutil
 from asyncio.subprocess import Process
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from connectors_grpc.embedded import api, process
 from connectors_grpc.embedded.api import AppRole
-from connectors_grpc.embedded.boot import SEAL_KEY_BYTES, Boot, decide, observe, seal_key_id, served_mark
-from connectors_grpc.embedded.config import FirstBoot, render
+from connectors_grpc.embedded.boot import SEAL_KEY_BYTES, Boot, Found, decide, observe, seal_key_id, served_mark
+from connectors_grpc.embedded.config import FirstBoot, SealKey, render
 from connectors_grpc.embedded.errors import EmbeddedVaultError
 from connectors_grpc.embedded.files import size_of, sync_directory, write_private
 from connectors_grpc.embedded.layout import StateLayout, prepare
 from connectors_grpc.embedded.lock import StateLock
 from connectors_grpc.embedded.process import EmbeddedSettings
+from connectors_grpc.embedded.setup import RESTORE, SERVER, UPKEEP, Role
+from connectors_grpc.embedded.wayin import exchange, read_approle
 
 log = logging.getLogger(__name__)
 _POLL: Final = 0.02
@@ -34,11 +37,22 @@ class EmbeddedVault:
 
     `async with EmbeddedVault(layout) as vault` holds it for a block; after `wait_exit` has returned, `start` brings
     it up again on the same object. Call `start` on the main thread: OpenBao dies with the thread that began it.
+    `roles` are those that a first boot makes; `older_key` is the one that the data may still be sealed with, while the
+    seal key is rotated.
     """
 
-    def __init__(self, layout: StateLayout, settings: EmbeddedSettings | None = None) -> None:
+    def __init__(
+        self,
+        layout: StateLayout,
+        settings: EmbeddedSettings | None = None,
+        *,
+        roles: Sequence[Role] = (SERVER, UPKEEP),
+        older_key: Path | None = None,
+    ) -> None:
         self.layout = layout
         self.settings = settings or EmbeddedSettings()
+        self._roles = tuple(roles)
+        self._older_key = older_key
         self._lock: StateLock | None = None
         self._process: Process | None = None
         self._tending: asyncio.Task[None] | None = None
@@ -87,7 +101,7 @@ class EmbeddedVault:
             await asyncio.to_thread(prepare, self.layout)
             if self._lock is None:
                 self._lock = await asyncio.to_thread(StateLock.take, self.layout.lock)
-            boot = decide(observe(self.layout), self.layout)
+            boot = decide(self._observed(), self.layout)
             async with asyncio.timeout(self.settings.start_deadline):
                 await (self._start_again() if boot is Boot.AGAIN else self._start_first(boot))
         except TimeoutError:
@@ -122,45 +136,52 @@ class EmbeddedVault:
         if self._process is not None and self.pid is not None:
             await process.rotate_audit(self.layout, self.settings, self._process)
 
+    def _observed(self) -> Found:
+        """What is there, as those see it who restore or rotate: what stops others is their own doing."""
+        found = observe(self.layout)
+        if self._roles == (RESTORE,):
+            return replace(found, restoring=False)
+        if self._older_key is not None:
+            known = found.served_seal_key in (found.seal_key, seal_key_id(self._older_key))
+            return replace(found, seal_key=found.served_seal_key) if known else found
+        return found
+
     async def _start_again(self) -> None:
-        key_id = seal_key_id(self.layout)
-        assert key_id is not None  # decide() saw it
         self._role_id = read_approle(self.layout.approle).role_id
-        write_private(self.layout.config, render(self.layout, key_id, None).encode())
+        write_private(self.layout.config, render(self.layout, self._seal()).encode())
         await self._run(())
 
-    async def _start_first(self, boot: Boot) -> None:
-        """The first boot: from nothing to an AppRole that nobody but us has ever seen.
+    def _seal(self) -> list[SealKey]:
+        keys = [(seal_key_id(path), path) for path in (self.layout.seal_key, self._older_key) if path is not None]
+        return [SealKey(key_id, path) for key_id, path in keys if key_id is not None]
 
-        The secret id that OpenBao is told of goes through a pipe: it is in no environment, no argument and no file,
-        and it is dead before this returns.
+    async def _start_first(self, boot: Boot) -> None:
+        """The first boot: from nothing to AppRoles that nobody but us has ever seen.
+
+        The secret ids that OpenBao is told of go through pipes: they are in no environment, no argument and no file,
+        and they are dead before this returns.
         """
         if boot is Boot.WIPE_THEN_FIRST:
             log.warning("openbao_first_boot_repeated")
             await asyncio.to_thread(_forget, self.layout)
         write_private(self.layout.initialising, b"")
-        if seal_key_id(self.layout) is None:
+        if seal_key_id(self.layout.seal_key) is None:
             write_private(self.layout.seal_key, secrets.token_hex(SEAL_KEY_BYTES).encode())
-        key_id = seal_key_id(self.layout)
-        assert key_id is not None
-        once = AppRole(role_id=secrets.token_hex(16), secret_id=secrets.token_hex(32))
-        reading, writing = os.pipe()
-        try:
-            os.write(writing, once.secret_id.encode())
-            os.close(writing)
-            first = FirstBoot(once.role_id, f"/dev/fd/{reading}")
-            write_private(self.layout.config, render(self.layout, key_id, first).encode())
-            await self._run((reading,))
-        finally:
-            os.close(reading)
-        await asyncio.to_thread(_exchange, self.layout, once)
-        write_private(self.layout.served, served_mark(key_id))
+        once = {role: AppRole(secrets.token_hex(16), secrets.token_hex(32)) for role in self._roles}
+        with contextlib.ExitStack() as pipes:
+            told = [(role, way, pipes.enter_context(_piped(way.secret_id))) for role, way in once.items()]
+            first = [FirstBoot(role, way.role_id, f"/dev/fd/{fd}") for role, way, fd in told]
+            write_private(self.layout.config, render(self.layout, self._seal(), first).encode())
+            await self._run([fd for _, _, fd in told])
+        for role, way in once.items():
+            await asyncio.to_thread(exchange, self.layout, role, way)
+        write_private(self.layout.served, served_mark(self._seal()[0].id))
         self.layout.initialising.unlink()
         sync_directory(self.layout.vault)
-        self._role_id = once.role_id
-        write_private(self.layout.config, render(self.layout, key_id, None).encode())
+        self._role_id = once[self._roles[0]].role_id
+        write_private(self.layout.config, render(self.layout, self._seal()).encode())
 
-    async def _run(self, keep_open: tuple[int, ...]) -> None:
+    async def _run(self, keep_open: Sequence[int]) -> None:
         assert self._lock is not None
         since = size_of(self.layout.log)
         binary = process.find_binary(self.settings)
@@ -187,38 +208,21 @@ class EmbeddedVault:
             self._tending = None
 
 
-def read_approle(path: Path) -> AppRole:
-    """The server's way in. Raises: EmbeddedVaultError if the file is missing or damaged."""
+@contextlib.contextmanager
+def _piped(text: str) -> Iterator[int]:
+    """The reading end of a pipe that holds the text."""
+    reading, writing = os.pipe()
     try:
-        content = json.loads(path.read_bytes())
-        return AppRole(str(content["role_id"]), str(content["secret_id"]))
-    except (OSError, ValueError, TypeError, KeyError):
-        raise EmbeddedVaultError(f"{path} can't be read.", "Restore it from a backup of the state directory.") from None
+        os.write(writing, text.encode())
+        os.close(writing)
+        yield reading
+    finally:
+        os.close(reading)
 
 
 def _forget(layout: StateLayout) -> None:
     """Remove what an unfinished first boot left. The seal key stays: it may be somebody else's."""
     shutil.rmtree(layout.data)
-    layout.approle.unlink(missing_ok=True)
+    for role in (SERVER, UPKEEP, RESTORE):
+        layout.way_in(role.label).unlink(missing_ok=True)
     prepare(layout)
-
-
-def _exchange(layout: StateLayout, once: AppRole) -> None:
-    """Trade the secret id of the first boot for one that OpenBao made, and see the old one refused.
-
-    Raises: EmbeddedVaultError.
-    """
-    token = api.login(layout.socket, once)
-    fresh = api.issue_secret_id(layout.socket, token) if token else None
-    if token is None or fresh is None:
-        raise EmbeddedVaultError("The first login at OpenBao was refused.", f"Start again; see {layout.audit}.")
-    content = json.dumps({"role_id": once.role_id, "secret_id": fresh})
-    write_private(layout.approle, content.encode())
-    proven = api.login(layout.socket, AppRole(once.role_id, fresh))
-    destroyed = proven is not None and api.destroy_secret_id(layout.socket, proven, once.secret_id)
-    if proven is None or not destroyed or api.login(layout.socket, once) is not None:
-        raise EmbeddedVaultError(
-            "The secret id of the first boot could not be ended.", f"Start again; see {layout.audit}."
-        )
-    api.revoke_self(layout.socket, token)
-    api.revoke_self(layout.socket, proven)
