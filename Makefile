@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+N ?= 4
 .PHONY: help up test check cover bounds gen lint type lock bench fuzz docs clean
 
 help: ## Show this list
@@ -27,8 +28,8 @@ $(BIN)/python:
 up: .venv/.up ## Set up, then run OpenBao, server, sidecar and a demo; says what is where
 	@exec $(BIN)/connectors up --demo
 
-test: .venv/.dev ## Set up what the tests need, then run them all (ARGS="tests/test_vault.py -x")
-	@$(if $(COVER),$(BIN)/coverage erase && $(BIN)/coverage run,$(BIN)/python) -m pytest $(ARGS)
+test: .venv/.dev ## Set up what the tests need, then run them all, 4 at a time (ARGS="tests/test_vault.py -x" N=0)
+	@$(if $(COVER),$(BIN)/coverage erase && $(BIN)/coverage run,$(BIN)/python) -m pytest -n $(N) --dist loadfile $(ARGS)
 
 check: lint type cover ## All that CI runs
 

@@ -27,7 +27,8 @@ from connectors_grpc.simulator.misbehaviour import Misbehaviour, Queued
 from connectors_grpc.simulator.protocol import Chance, Issued, exchange_code, new_code
 from connectors_grpc.simulator.record import SeenRequest
 from connectors_grpc.simulator.settings import RotatingAtOnce, RotatingWithGrace, Rotation, Static
-from tests.running import Client, Server, free_port, fresh_id
+from tests.ports import free_port
+from tests.running import Client, Server, fresh_id
 
 STATIC, GRACE, AT_ONCE = Static(), RotatingWithGrace(grace=600), RotatingAtOnce()
 NAMED: dict[str, Rotation] = {"static": STATIC, "with grace": GRACE, "at once": AT_ONCE}

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -46,6 +45,7 @@ from connectors_grpc.gen.connectors.v1 import (
 from connectors_grpc.ports import Clock
 from connectors_grpc.settings import ServerSettings
 from tests.openbao import OpenBao
+from tests.ports import free_port
 
 _numbers = itertools.count(1)
 
@@ -53,14 +53,6 @@ _numbers = itertools.count(1)
 def fresh_id(name: str = "t") -> str:
     """An id that no other test uses."""
     return f"{name}-{next(_numbers)}"
-
-
-def free_port() -> int:
-    """A loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Refused(Exception):

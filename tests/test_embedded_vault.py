@@ -25,6 +25,7 @@ from connectors_grpc.embedded.lock import StateLock
 from connectors_grpc.embedded.process import find_binary
 from connectors_grpc.embedded.setup import SERVER, access_steps, mount_steps, server_policy
 from tests.openbao import OpenBao, copy_state, opened
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parent.parent
 KEY = SealKey("k", Path("/keys/k"))
@@ -624,9 +625,7 @@ async def test_what_an_operator_is_told_to_run_prepares_an_existing_vault(short_
     home = short_tmp / "operator"
     home.mkdir(0o700)
     binary = find_binary(EmbeddedSettings())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         "PATH": os.defpath,
         "HOME": str(home),

@@ -462,6 +462,8 @@ async def test_a_name_that_hangs_holds_up_nothing_but_itself(hanging: HangingNam
         async with asyncio.timeout(5):
             assert await resolver("fine.example", 443) == ["127.0.0.1"]
             assert await asyncio.to_thread(lambda: "a thread") == "a thread"
+            while "hung.example" not in hanging.asked:  # its thread may not have come to run yet
+                await asyncio.sleep(0.001)
         assert hanging.asked.count("hung.example") == 1
         assert not any(one.done() for one in asking)
     finally:

@@ -29,9 +29,10 @@ from connectors_grpc.errors import VaultUnavailable
 from connectors_grpc.simulator import SimulatorSettings
 from connectors_grpc.vault import VaultDocuments, VaultMisconfigured, VaultSettings, connect
 from tests.openbao import OpenBao
+from tests.ports import free_port
 from tests.providers import running_simulator
 from tests.replicas import Account, make_account, replica_process
-from tests.running import Refused, Server, free_port
+from tests.running import Refused, Server
 from tests.vault_gate import vault_gate
 from tests.worlds import until
 

@@ -36,9 +36,10 @@ from sidecar.main import run
 from sidecar.server import Address
 from sidecar.settings import SidecarSettings, Tcp
 from tests.openbao import OpenBao
+from tests.ports import free_port
 from tests.providers import recording_upstream
 from tests.replicas import ReplicaProcess, replica_process
-from tests.running import Client, Refused, Server, free_port, fresh_id, refused, running_server
+from tests.running import Client, Refused, Server, fresh_id, refused, running_server
 
 SAME_REPLICA, ACROSS = 2.0, 5.0
 """The promise, in seconds."""

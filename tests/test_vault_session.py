@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from tests.laws.vault_peer import (
     usual,
     vault_peer,
 )
+from tests.ports import free_port
 
 EMPTY = reply(404, {"errors": []})
 DENIED = reply(403, {"errors": ["permission denied"]})
@@ -65,9 +65,7 @@ class DevBao:
 @asynccontextmanager
 async def dev_bao(home: Path) -> AsyncIterator[DevBao]:
     """Start one and wait until it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     root = f"root-{secrets.token_hex(8)}"
     listen = ("-dev-no-store-token", f"-dev-root-token-id={root}", f"-dev-listen-address=127.0.0.1:{port}")
     environment = {"PATH": os.defpath, "HOME": str(home)}

@@ -15,7 +15,8 @@ import pytest
 
 from connectors_grpc.addresses import Address
 from connectors_grpc.cli.health import http_status
-from tests.cli.test_up import LISTENERS, Up, free_ports, until
+from tests.cli.test_up import LISTENERS, Up, until
+from tests.ports import free_ports
 
 DEFINITION = """
 display_name: Keyed notes

@@ -19,6 +19,10 @@ from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
 from tests.cli.conftest import Cli
 
 
+HEARS_CTRL_C = ("env", "--default-signal=INT")
+"""As under a shell at a terminal: who runs the tests in the background ignores it, and children inherit that."""
+
+
 class Terminal:
     """A command under a pseudo-terminal."""
 
@@ -28,7 +32,7 @@ class Terminal:
         clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
         self._fd = here
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "connectors_grpc", *before, *arguments],
+            [*HEARS_CTRL_C, sys.executable, "-m", "connectors_grpc", *before, *arguments],
             stdin=there,
             stdout=there,
             stderr=there,

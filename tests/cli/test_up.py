@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.openbao import OpenBao
+from tests.ports import free_ports
 
 LISTENERS = ("grpc-listen", "http-listen", "sidecar-listen", "simulator-listen")
 CHILDREN = {"server": "serve", "sidecar": "sidecar", "simulator": "simulate", "OpenBao": "bao"}
@@ -31,15 +32,6 @@ def until(fact: Callable[[], object], seconds: float = 20.0) -> None:
     while not fact():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
-
-
-def free_ports(number: int) -> list[int]:
-    """Loopback ports that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def gone(pid: int) -> bool:

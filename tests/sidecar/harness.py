@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from sidecar.observing import Observing
 from sidecar.route import Credential, Fixed, Tenant
 from sidecar.server import Address
 from sidecar.settings import Dedicated, SidecarSettings, Tcp, Unix
+from tests.ports import free_port
 
 SOON = 10.0
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
@@ -509,11 +509,3 @@ async def world(
         for task in list(provider.tasks):
             task.cancel()
         await asyncio.gather(*provider.tasks, return_exceptions=True)
-
-
-def free_port() -> int:
-    """A port nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from sidecar.limits import Limits
-from tests.sidecar.harness import OK, Got, World, free_port, world
+from tests.ports import free_port
+from tests.sidecar.harness import OK, Got, World, world
 
 
 async def test_a_request_goes_out_with_the_tenants_credential_and_its_answer_comes_back(w: World) -> None:
