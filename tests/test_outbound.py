@@ -436,11 +436,13 @@ class HangingNames:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.hung = threading.Event()
         self.over = threading.Event()
 
     def __call__(self, host: str, port: int, **_: object) -> Sequence[tuple[object, ...]]:
         self.asked.append(host)
         if host.startswith("hung"):
+            self.hung.set()
             self.over.wait(10)
             raise socket.gaierror("no answer")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
@@ -461,9 +463,7 @@ async def test_a_name_that_hangs_holds_up_nothing_but_itself(hanging: HangingNam
     try:
         async with asyncio.timeout(5):
             assert await resolver("fine.example", 443) == ["127.0.0.1"]
-            assert await asyncio.to_thread(lambda: "a thread") == "a thread"
-            while "hung.example" not in hanging.asked:  # its thread may not have come to run yet
-                await asyncio.sleep(0.001)
+            assert await asyncio.to_thread(hanging.hung.wait, 5)
         assert hanging.asked.count("hung.example") == 1
         assert not any(one.done() for one in asking)
     finally:

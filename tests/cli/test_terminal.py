@@ -18,7 +18,6 @@ from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as credenti
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
 from tests.cli.conftest import Cli
 
-
 HEARS_CTRL_C = ("env", "--default-signal=INT")
 """As under a shell at a terminal: who runs the tests in the background ignores it, and children inherit that."""
 
