@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_up import LISTENERS, Up, free_ports
+from tests.cli.test_up import LISTENERS, Up
+from tests.ports import free_ports
 from tests.test_docs import ROOT, blocks
 
 PAGE = ROOT / "docs" / "disaster-recovery.md"
