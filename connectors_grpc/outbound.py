@@ -19,10 +19,11 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpcore2
 
-from connectors_grpc.dialling import AddressRefused, PinningBackend, Resolver, SystemResolver, tls_context
+from connectors_grpc.dialling import AddressRefused, PinningBackend, tls_context
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.inject import authority
 from connectors_grpc.ports import HttpReply, HttpRequest, HttpStream
+from connectors_grpc.resolving import Resolver, SystemResolver
 
 MOST_CONNECTIONS = 100
 MOST_STREAMED = 256

@@ -32,6 +32,8 @@ class OriginKey(NamedTuple):
     host: str
     port: int
     private: bool
+    identity: str = ""
+    """The integration whose client certificate the connection shows, or nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -104,8 +106,8 @@ class Grant:
         return now < self.refresh_at and now < self.expires and not self.stale
 
 
-def hold(lease: pb.Lease, *, wall: float, now: float) -> Held:
-    """Compile a lease. `wall` and `now` are one moment on both clocks.
+def hold(lease: pb.Lease, *, wall: float, now: float, certified: frozenset[str] = frozenset()) -> Held:
+    """Compile a lease. `wall` and `now` are one moment on both clocks; `certified` integrations have a client certificate.
 
     Raises: HostNotAllowed (the base URL was not sealed with the credential), ValueError (malformed).
     """
@@ -128,7 +130,9 @@ def hold(lease: pb.Lease, *, wall: float, now: float) -> Held:
         integration=lease.integration,
         generation=lease.generation,
         plan=plan,
-        origin=_origin(plan, lease.allow_private_addresses),
+        origin=_origin(
+            plan, lease.allow_private_addresses, lease.integration if lease.integration in certified else ""
+        ),
         refreshable=lease.refreshable,
         issued=issued,
         expires=expires,
@@ -173,8 +177,8 @@ def _ttl(seconds: float) -> float:
     return min(max(seconds, SHORTEST_TTL), LONGEST_TTL)
 
 
-def _origin(plan: Plan, private: bool) -> OriginKey:
+def _origin(plan: Plan, private: bool, identity: str) -> OriginKey:
     host, colon, port = plan.authority.decode().rpartition(":")
     if not colon or port.endswith("]"):
         host, port = plan.authority.decode(), "443" if plan.scheme == "https" else "80"
-    return OriginKey(plan.scheme == "https", host.strip("[]"), int(port), private)
+    return OriginKey(plan.scheme == "https", host.strip("[]"), int(port), private, identity)

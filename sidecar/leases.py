@@ -71,6 +71,7 @@ class Leases:
         wall: Callable[[], float] = time.time,
         most_leases: int = MOST_LEASES,
         most_grants: int = MOST_GRANTS,
+        certified: frozenset[str] = frozenset(),
     ) -> None:
         self._source = source
         self._tasks = tasks
@@ -78,6 +79,7 @@ class Leases:
         self._wall = wall
         self._most_leases = most_leases
         self._most_grants = most_grants
+        self._certified = certified
         self._leases: dict[tuple[str, str], Held] = {}
         self._grants: dict[str, Grant] = {}
         self._denials: dict[Ask, tuple[float, Problem]] = {}
@@ -298,7 +300,7 @@ class Leases:
             _bound(self._grants, self._most_grants)
             self._grants[granted.key_id] = granted
         try:
-            held = hold(lease, wall=wall, now=now)
+            held = hold(lease, wall=wall, now=now, certified=self._certified)
         except HostNotAllowed:
             self._leases.pop((lease.tenant, lease.credential), None)
             raise Problem("HOST_NOT_ALLOWED") from None

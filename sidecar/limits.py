@@ -25,6 +25,10 @@ class Limits:
     """Between two pieces of an answer's body, a slow app included."""
     pool_idle: float = 30.0
     """An upstream connection between requests; below what providers allow (60 s and more)."""
+    pool_age: float = 600.0
+    """An upstream connection's age after which it takes no further request, so that a name's new addresses are used."""
+    whole: float = 0.0
+    """From a request's head to its answer's end, WebSockets apart. 0: no bound (`--timeout`)."""
     linger: float = 2.0
     """Reading on after an early answer, so that it is not lost to a reset."""
     drain: float = 10.0

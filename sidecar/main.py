@@ -6,20 +6,22 @@ import asyncio
 import contextlib
 import gc
 import signal
-import ssl
 from collections.abc import Callable
 
 import click
 import uvloop
 
 from connectors_grpc import logs
+from connectors_grpc.certificates import CertificateRefused, Contexts
 from connectors_grpc.quota import Quota
+from connectors_grpc.resolving import SystemResolver
 from sidecar.engine import Engine
-from sidecar.engine.dial import tls_context
+from sidecar.engine.dial import Dialler, tls_context
 from sidecar.engine.measured import measured
 from sidecar.engine.relayed import Relaying
 from sidecar.exposition import render
 from sidecar.leases import Leases
+from sidecar.limits import Limits
 from sidecar.listeners import listen, listen_for_metrics
 from sidecar.metrics import Metrics
 from sidecar.observing import Observing, observers
@@ -37,17 +39,24 @@ async def run(settings: SidecarSettings, ready: Callable[[str], None], stop: asy
     Raises: SettingsRefused, before anything is served.
     """
     stop = stop or _stop_by_signal()
-    tls = tls_context(str(settings.upstream_ca) if settings.upstream_ca else None)
+    ca = str(settings.upstream_ca) if settings.upstream_ca else None
+    try:
+        contexts = Contexts(lambda: tls_context(ca), settings.client_certificates)
+    except CertificateRefused as error:
+        raise SettingsRefused("--client-cert", str(error)) from None
+    resolver = SystemResolver()
     refused: list[SettingsRefused] = []
     async with Server(settings.server) as server:
         try:
             async with asyncio.TaskGroup() as tasks:
-                await _serve(settings, server, tasks, tls, ready, stop)
+                await _serve(settings, server, tasks, Dialler(resolver, contexts), ready, stop)
                 raise _Stopped
         except* _Stopped:
             log.info("stopped")
         except* SettingsRefused as group:
             refused.append(next(each for each in group.exceptions if isinstance(each, SettingsRefused)))
+        finally:
+            resolver.close()
     if refused:
         raise refused[0]
 
@@ -60,18 +69,18 @@ async def _serve(
     settings: SidecarSettings,
     server: Server,
     tasks: asyncio.TaskGroup,
-    tls: ssl.SSLContext,
+    dialler: Dialler,
     ready: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:
     told = tuple(observers(settings.observing))
-    leases = Leases(server, tasks, clock=asyncio.get_running_loop().time)
+    leases = Leases(server, tasks, clock=asyncio.get_running_loop().time, certified=dialler.certified)
     relay = Relaying(server.call_stream, settings.relay_key) if settings.relay else None
     engine = Engine(
         leases,
         tasks,
         limits=settings.limits,
-        tls=tls,
+        dialler=dialler,
         metrics=Metrics(settings.observing.tenants),
         reachable=server.reachable,
         relay=relay,
@@ -175,6 +184,11 @@ Examples:
               help="Calls a second of each tenant's credential; more get 429. Default: no bound.")  # fmt: skip
 @click.option("--limit-bytes", envvar="CONNECTORS_SIDECAR_LIMIT_BYTES", type=click.IntRange(min=0), default=0,
               help="Bytes a second of bodies of each tenant's credential; who owes gets 429. Default: no bound.")  # fmt: skip
+@click.option("--client-cert", "client_certs", envvar="CONNECTORS_SIDECAR_CLIENT_CERT", multiple=True,
+              metavar="INTEGRATION=CHAIN,KEY",
+              help="PEM files of the client certificate that an integration's API wants. Repeatable.")  # fmt: skip
+@click.option("--timeout", envvar="CONNECTORS_SIDECAR_TIMEOUT", type=click.FloatRange(min=0), default=0,
+              help="Seconds for each whole call. Default: no bound.")  # fmt: skip
 @click.option("--metrics-tenants", envvar="CONNECTORS_SIDECAR_METRICS_TENANTS", type=int, default=0,
               help="Count requests of so many tenants by name in the metrics, further ones together. Default: none.")  # fmt: skip
 @click.option("--access-log", envvar="CONNECTORS_SIDECAR_ACCESS_LOG",
@@ -202,6 +216,8 @@ def command(
     limit_concurrency: int,
     limit_rate: int,
     limit_bytes: int,
+    client_certs: tuple[str, ...],
+    timeout: float,
     metrics_tenants: int,
     access_log: str | None,
     access_log_fields: str | None,
@@ -224,6 +240,8 @@ def command(
             relay=relay,
             app_key_file=app_key_file,
             quota=Quota(limit_concurrency, limit_rate, limit_bytes),
+            client_certs=client_certs,
+            limits=Limits(whole=timeout),
             observing=Observing.of(access_log, access_log_fields, otlp_endpoint, otlp_ratio, metrics_tenants),
         )
         logs.configure(log_level)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from connectors_grpc.certificates import CertificateRefused, ClientCertificate, read_certificates
 from connectors_grpc.quota import Quota
 from connectors_grpc.secret import Secret
 from sidecar.limits import Limits
@@ -67,6 +68,7 @@ class SidecarSettings:
     open_door: bool = False
     host_names: frozenset[str] = frozenset()
     upstream_ca: Path | None = None
+    client_certificates: Mapping[str, ClientCertificate] = field(default_factory=dict)
     dedicated: tuple[Dedicated, ...] = ()
     metrics_listen: Tcp | None = None
     relay: bool = False
@@ -84,6 +86,7 @@ def parse(
     open_door: bool = False,
     ca_file: str | None = None,
     upstream_ca: str | None = None,
+    client_certs: Iterable[str] = (),
     maps: Iterable[str] = (),
     host_names: Iterable[str] = (),
     metrics_listen: str | None = None,
@@ -105,6 +108,7 @@ def parse(
         open_door=open_door,
         host_names=frozenset(_name(name) for name in host_names),
         upstream_ca=_file("--upstream-ca", upstream_ca),
+        client_certificates=_certificates(client_certs),
         dedicated=tuple(_dedicated(entry) for entry in maps),
         metrics_listen=metrics,
         relay=relay,
@@ -180,6 +184,13 @@ def _file(name: str, text: str | None) -> Path | None:
     if not path.is_file():
         raise SettingsRefused(name, "is not a file that can be read")
     return path
+
+
+def _certificates(entries: Iterable[str]) -> dict[str, ClientCertificate]:
+    try:
+        return read_certificates(entries)
+    except CertificateRefused as error:
+        raise SettingsRefused("--client-cert", str(error)) from None
 
 
 def _dedicated(entry: str) -> Dedicated:

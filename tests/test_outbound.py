@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from connectors_grpc.dialling import SystemResolver
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.outbound import HttpOutbound
 from connectors_grpc.ports import HttpReply, HttpRequest, Outbound
+from connectors_grpc.resolving import SystemResolver
 from tests.upstream import RecordingUpstream, recording_upstream
 
 CANARY = "canary-3f9a1c"

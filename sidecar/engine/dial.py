@@ -1,21 +1,22 @@
-"""Makes an upstream connection: resolve, check every address, dial the very address that was checked (attacks 11, 12)."""
+"""Makes upstream connections: resolve, check every address, dial the very addresses that were checked (attacks 11, 12)."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import TypeVar
 
+from connectors_grpc.certificates import Contexts
 from connectors_grpc.inject.address import allowed_addresses
+from connectors_grpc.resolving import Resolver
+from sidecar.engine.race import interleaved, race
 from sidecar.held import OriginKey
 from sidecar.problem import Problem
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
-PER_ADDRESS = 4.0
-"""Seconds for one address before the next is tried."""
 MOST_ADDRESSES = 8
 
 
@@ -29,46 +30,65 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
-async def dial(key: OriginKey, make: Callable[[], P], tls: ssl.SSLContext, within: float) -> P:
-    """One connection. Raises: Problem (ADDRESS_NOT_ALLOWED, UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT)."""
-    try:
-        async with asyncio.timeout(within):
-            addresses = await _addresses(key)
-            return await _first(key, addresses[:MOST_ADDRESSES], make, tls)
-    except TimeoutError:
-        raise Problem("UPSTREAM_TIMEOUT", "The upstream did not accept a connection in time.") from None
-    except ssl.SSLError:  # its text may quote the peer's certificate
-        raise Problem("UPSTREAM_UNREACHABLE", "The upstream's TLS could not be verified.") from None
-    except OSError:
-        raise Problem("UPSTREAM_UNREACHABLE") from None
+class Dialler:
+    """One event loop's. Nothing of an answer is kept: each connection asks the resolver anew."""
 
+    def __init__(self, resolve: Resolver, contexts: Contexts) -> None:
+        self._resolve = resolve
+        self._contexts = contexts
 
-async def _addresses(key: OriginKey) -> list[str]:
-    loop = asyncio.get_running_loop()
-    try:
-        infos = await loop.getaddrinfo(key.host, key.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise Problem("UPSTREAM_UNREACHABLE", "The upstream's name does not resolve.") from None
-    addresses = allowed_addresses((str(info[4][0]) for info in infos), private=key.private)
-    if not addresses:
-        raise Problem("ADDRESS_NOT_ALLOWED")
-    return addresses
+    @property
+    def certified(self) -> frozenset[str]:
+        """The integrations whose connections show a client certificate."""
+        return self._contexts.identities
 
-
-async def _first(key: OriginKey, addresses: list[str], make: Callable[[], P], tls: ssl.SSLContext) -> P:
-    loop = asyncio.get_running_loop()
-    last = len(addresses) - 1
-    for at, address in enumerate(addresses):
+    async def dial(self, key: OriginKey, make: Callable[[], P], within: float) -> P:
+        """One connection. Raises: Problem (ADDRESS_NOT_ALLOWED, UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT)."""
         try:
-            async with asyncio.timeout(None if at == last else PER_ADDRESS):
-                if key.tls:
-                    _, protocol = await loop.create_connection(
-                        make, address, key.port, ssl=tls, server_hostname=key.host
-                    )
-                else:
-                    _, protocol = await loop.create_connection(make, address, key.port)
+            async with asyncio.timeout(within):
+                addresses = await self._addresses(key)
+                return await self._first(key, interleaved(addresses[:MOST_ADDRESSES]), make)
+        except TimeoutError:
+            raise Problem("UPSTREAM_TIMEOUT", "The upstream did not accept a connection in time.") from None
+        except ssl.SSLError:  # its text may quote the peer's certificate
+            raise Problem("UPSTREAM_UNREACHABLE", "The upstream's TLS could not be verified.") from None
+        except OSError:
+            raise Problem("UPSTREAM_UNREACHABLE") from None
+
+    async def _addresses(self, key: OriginKey) -> list[str]:
+        try:
+            found = [key.host] if _literal(key.host) else await self._resolve(key.host, key.port)
+        except TimeoutError:
+            raise Problem("UPSTREAM_TIMEOUT", "The upstream's name was not resolved in time.") from None
+        except OSError:
+            raise Problem("UPSTREAM_UNREACHABLE", "The upstream's name does not resolve.") from None
+        addresses = allowed_addresses(found, private=key.private)
+        if not addresses:
+            raise Problem("ADDRESS_NOT_ALLOWED")
+        return addresses
+
+    async def _first(self, key: OriginKey, addresses: list[str], make: Callable[[], P]) -> P:
+        """TCP is raced; TLS is then done with the winner, and with another if that fails."""
+        loop = asyncio.get_running_loop()
+        tls = self._contexts.of(key.identity) if key.tls else None
+        while True:
+            address, sock = await race(addresses, key.port)
+            try:
+                _, protocol = await loop.create_connection(
+                    make, sock=sock, ssl=tls, server_hostname=key.host if key.tls else None
+                )
+            except OSError:
+                addresses.remove(address)
+                if not addresses:
+                    raise
+            else:
                 return protocol
-        except (OSError, TimeoutError):
-            if at == last:
-                raise
-    raise OSError
+
+
+def _literal(host: str) -> bool:
+    """Whether it is an address already. `127.1` and its kind are not: the system's resolver reads them."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return "%" not in host

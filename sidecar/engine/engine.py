@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from connectors_grpc.logs import get
 from connectors_grpc.quota import NO_QUOTA, Quota
 from sidecar.admission import Door
 from sidecar.engine import standing
+from sidecar.engine.dial import Dialler
 from sidecar.engine.downstream import Downstream
 from sidecar.engine.exchange import Exchange
 from sidecar.engine.over import Over, over
@@ -48,7 +48,7 @@ class Engine:
         tasks: asyncio.TaskGroup,
         *,
         limits: Limits,
-        tls: ssl.SSLContext,
+        dialler: Dialler,
         metrics: Metrics,
         reachable: Callable[[], bool],
         relay: Relaying | None = None,
@@ -57,7 +57,7 @@ class Engine:
     ) -> None:
         self.leases = leases
         self.limits = limits
-        self.tls = tls
+        self.dialler = dialler
         self.metrics = metrics
         self.observers = tuple(observers)
         self.clock = asyncio.get_running_loop().time
@@ -149,6 +149,9 @@ class Engine:
             now = self.clock()
             for exchange in [each for each in self.exchanges if each.deadline <= now]:
                 exchange.expired()
+            if self.limits.whole:
+                for exchange in [each for each in self.exchanges if 0 < each.began <= now - self.limits.whole]:
+                    exchange.overdue()
             for exchange in [each for each in self.exchanges if each.held is not None]:
                 standing.confirm(exchange, now)
             for connection in [each for each in self.connections if each.exchange is None and each.deadline <= now]:

@@ -427,6 +427,11 @@ class Exchange:
         if self.task is not None:
             self.task.cancel()
 
+    def overdue(self) -> None:
+        """All of it took too long."""
+        if not self.tunnelled:
+            self.fail(Problem("UPSTREAM_TIMEOUT", "The whole answer did not come in time."))
+
     def expired(self) -> None:
         """The deadline is over."""
         match self.wait:

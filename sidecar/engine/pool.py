@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from sidecar.engine.dial import dial
 from sidecar.engine.upstream import Upstream
 from sidecar.held import OriginKey
 from sidecar.problem import Problem
@@ -62,13 +61,14 @@ class Origin:
         failure: Problem | None = None
         upstream: Upstream | None = None
         try:
-            upstream = await dial(self.key, lambda: Upstream(self), engine.tls, engine.limits.connect)
+            upstream = await engine.dialler.dial(self.key, lambda: Upstream(self), engine.limits.connect)
         except Problem as problem:
             failure = problem
         finally:
             self.dialling -= 1
         engine.metrics.dialled("made" if failure is None else failure.reason)
         if upstream is not None and not upstream.transport.is_closing():
+            upstream.retires = engine.clock() + engine.limits.pool_age
             self.every.add(upstream)
             self.released(upstream)
             return
@@ -78,15 +78,18 @@ class Origin:
             self._grow()
 
     def released(self, upstream: Upstream) -> None:
-        """Free again: to the first that waits, or idle."""
-        if self.waiting:
+        """Free again: to the first that waits, or idle; closed if it is old."""
+        now = self.engine.clock()
+        if now >= upstream.retires and upstream.served:
+            upstream.discard()
+        elif self.waiting:
             exchange = self.waiting.popleft()
             upstream.begin(exchange)
             exchange.connected(upstream)
         elif self.engine.draining:
             upstream.discard()
         else:
-            upstream.idle_since = self.engine.clock()
+            upstream.idle_since = now
             self.idle.append(upstream)
 
     def lost(self, upstream: Upstream) -> None:

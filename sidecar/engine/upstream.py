@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, cast
 
 from sidecar.framing import LONGEST_HEAD, Malformed, parse_response, still_text
@@ -24,6 +25,7 @@ class Upstream(asyncio.BufferedProtocol):
         "origin",
         "partial",
         "paused",
+        "retires",
         "served",
         "transport",
         "view",
@@ -39,6 +41,7 @@ class Upstream(asyncio.BufferedProtocol):
         self.paused = False
         self.served = 0
         self.idle_since = 0.0
+        self.retires = math.inf
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """For asyncio."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ssl
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,11 +104,12 @@ class Wire:
         """Needs a running loop."""
         now = asyncio.get_running_loop().time()
         tasks: Any = Tasks()
+        dialler: Any = None
         source: Any = None
         leases = Leases(source, tasks, clock=asyncio.get_running_loop().time)
         leases.watched = True
         engine = Still(
-            leases, tasks, limits=Limits(), tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), metrics=Metrics(),
+            leases, tasks, limits=Limits(), dialler=dialler, metrics=Metrics(),
             reachable=lambda: True,
         )  # fmt: skip
         lease = pb.Lease(

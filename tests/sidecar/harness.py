@@ -9,7 +9,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from connectors_grpc.certificates import ClientCertificate
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
 from connectors_grpc.quota import Quota
@@ -456,6 +457,7 @@ async def world(
     watched: bool = True,
     quota: Quota | None = None,
     observing: Observing | None = None,
+    client_certificates: Mapping[str, ClientCertificate] | None = None,
 ) -> AsyncIterator[World]:
     """Everything on loopback and free ports."""
     provider, leaser = Provider(), Leaser()
@@ -479,6 +481,7 @@ async def world(
         limits=limits or Limits(tick=0.05, linger=0.5, drain=2.0),
         quota=quota or Quota(),
         observing=observing or Observing(),
+        client_certificates=client_certificates or {},
     )
     addresses: list[str] = []
     stop = asyncio.Event()

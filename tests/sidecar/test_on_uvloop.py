@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-SUITE = ["tests/sidecar/test_engine.py", "tests/sidecar/test_bodies.py"]
+SUITE = ["tests/sidecar/test_engine.py", "tests/sidecar/test_bodies.py", "tests/sidecar/test_dial.py"]
 RUN = """
 import asyncio, sys, uvloop, pytest
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
