@@ -26,6 +26,7 @@ from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.credentials.renewing import Renewing
 from connectors_grpc.credentials.revoking import Revoking
+from connectors_grpc.credentials.seeding import Seeding
 from connectors_grpc.credentials.storing import Storing
 from connectors_grpc.credentials.sweeping import Sweeping
 from connectors_grpc.deleting import Deleting
@@ -119,6 +120,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
             proxying,
             Importing(managing, keeper, audit),
             Imports(access, audit),
+            Seeding(secrets),
         ),
         ProxyServicer(proxying, streaming, leasing, Watching(changes, access, tenants)),
         AccessServicer(access, tenants),

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from connectors_grpc import codec
+from connectors_grpc import codec, policy
 from connectors_grpc.definition_rules import client_violations, needs_secret, validate_definition
 from connectors_grpc.domain.definition import Api, Integration, OAuth, OAuthClient, Source
 from connectors_grpc.domain.ids import IntegrationId
-from connectors_grpc.domain.records import ApiKey, Tenant
+from connectors_grpc.domain.records import ApiKey, Role, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, FieldViolation, Reason, Undecipherable, invalid
 from connectors_grpc.ports import Audit, Change, Changes, Ciphers, Clock, Documents
 from connectors_grpc.recent import Recent
@@ -62,6 +62,20 @@ class IntegrationPage:
 
     integrations: Sequence[Integration]
     next: str
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """An integration as it now stands. `unchanged`: it stood so before."""
+
+    integration: Integration
+    unchanged: bool
+
+
+def _may_compare(caller: ApiKey, validate_only: bool) -> None:
+    """Whether a secret is the stored one is for an admin to know. Raises: PERMISSION_DENIED."""
+    if validate_only and Role.ADMIN not in caller.roles:
+        raise policy.denied()
 
 
 def _refuse(violations: Iterable[FieldViolation]) -> None:
@@ -183,12 +197,26 @@ class Integrations:
     async def _sealed(
         self, wanted: OAuthClient, there: SealedClient | None, oauth: OAuth | None, context: str
     ) -> SealedClient:
-        """`wanted`, with the secrets that are stored if it brings none and is the same client. Raises: INVALID_FIELD."""
+        """`wanted`, with the secrets that are stored if it brings none and is the same client. Raises: INVALID_FIELD.
+
+        The same secrets again are what is stored, not sealed anew.
+        """
+        if there is not None and await self._is_same(wanted, there, context):
+            return there
         if wanted.secret is None and there is not None:
             if there.client_id == wanted.client_id:
                 return replace(there, key_id=wanted.key_id)
             _refuse_bare(oauth)
         return await self._seal(wanted, context)
+
+    async def _is_same(self, wanted: OAuthClient, there: SealedClient, context: str) -> bool:
+        if wanted.secret is None or (wanted.client_id, wanted.key_id) != (there.client_id, there.key_id):
+            return False
+        try:
+            held = await self._open(there, context)
+        except ConnectorsError:
+            return False  # what does not open is replaced
+        return (held.secret, held.others) == (wanted.secret, wanted.others)
 
     async def _open(self, client: SealedClient, context: str) -> OAuthClient:
         if not client.ciphertext:
@@ -254,12 +282,14 @@ class Integrations:
         *,
         version: int,
         keep_client: bool,
-    ) -> Integration:
+        validate_only: bool = False,
+    ) -> Updated:
         """Replace the definition by what `change` makes of it; `version` 0 takes what is there.
 
         A client without a secret keeps the stored one, as long as its id stays the same: a secret is never sent for another id.
-        Raises: INTEGRATION_NOT_FOUND, CONFLICT, INVALID_FIELD.
+        Raises: INTEGRATION_NOT_FOUND, CONFLICT, INVALID_FIELD, PERMISSION_DENIED.
         """
+        _may_compare(caller, validate_only)
         there = await self._read(integration_id)
         current = self._merge(integration_id, there)
         if version not in (0, current.version):
@@ -271,9 +301,24 @@ class Integrations:
             request_id=there[0].request_id if there else "",
             keep_client=keep_client,
         )
+        as_it_would_be = replace(
+            self._merge(integration_id, (record, current.version)), update_time=current.update_time
+        )
+        unchanged = there is not None and record.client == there[0].client and as_it_would_be == current
+        if validate_only:
+            self._compared(caller, integration_id, "", unchanged)
+        if unchanged:
+            return Updated(current, unchanged=True)
+        if validate_only:
+            return Updated(as_it_would_be, unchanged=False)
         merged = await self._write(record, cas=current.version)
         self._audit.record("UpdateIntegration", caller=caller.id, target=integration_id, result="updated")
-        return merged
+        return Updated(merged, unchanged=False)
+
+    def _compared(self, caller: ApiKey, integration_id: IntegrationId, tenant: str, unchanged: bool) -> None:
+        """An answer could be asked for again and again to guess at a secret: the audit shows each."""
+        result = "equal" if unchanged else "different"
+        self._audit.record("CompareIntegration", caller=caller.id, tenant=tenant, target=integration_id, result=result)
 
     async def _stored(
         self,
@@ -314,9 +359,19 @@ class Integrations:
         return self._merge(record.id, (record, version))
 
     async def set_tenant_client(
-        self, caller: ApiKey, tenant: Tenant, integration_id: IntegrationId, client: OAuthClient
-    ) -> None:
-        """A tenant's own id and secret, and nothing else of the definition (attack 37). Raises: CONFLICT, INVALID_FIELD."""
+        self,
+        caller: ApiKey,
+        tenant: Tenant,
+        integration_id: IntegrationId,
+        client: OAuthClient,
+        *,
+        validate_only: bool = False,
+    ) -> bool:
+        """A tenant's own id and secret, and nothing else of the definition (attack 37). Says whether it was there already.
+
+        Raises: CONFLICT, INVALID_FIELD, PERMISSION_DENIED.
+        """
+        _may_compare(caller, validate_only)
         oauth = (await self.get(integration_id, fresh=True)).oauth
         _refuse(client_violations(client, oauth))
         path = f"clients/{tenant.id}.{integration_id}"
@@ -327,6 +382,11 @@ class Integrations:
         if stored is None and client.secret is None:
             _refuse_bare(oauth)
         sealed = await self._sealed(client, stored, oauth, f"{tenant.uid}/{integration_id}")
+        unchanged = sealed == stored
+        if validate_only:
+            self._compared(caller, integration_id, tenant.id, unchanged)
+        if unchanged or validate_only:
+            return unchanged
         try:
             await self._documents.write(
                 path, codec.dump(StoredClient(tenant.uid, sealed)), cas=there.version if there else 0
@@ -336,6 +396,7 @@ class Integrations:
         self._audit.record(
             "UpdateIntegration", caller=caller.id, tenant=tenant.id, target=integration_id, result="client set"
         )
+        return False
 
     async def delete(self, caller: ApiKey, integration_id: IntegrationId, *, version: int) -> None:
         """Forget what was stored; a catalogue entry itself stays. Raises: INTEGRATION_NOT_FOUND, CONFLICT."""

@@ -36,6 +36,7 @@ MAY_REVEAL: Mapping[str, str] = {
     "connectors_grpc/oauth2/token_request.py": "tokens and client secrets are sent to the provider",
     "connectors_grpc/rpc/access_service.py": "a new key is answered, once",
     "connectors_grpc/rpc/credential_service.py": "a token-reader gets its token",
+    "connectors_grpc/rpc/material.py": "material from a document of the Vault is read as if it had been sent",
     "connectors_grpc/rpc/proxy_service.py": "a sidecar gets its lease",
     "sidecar/server.py": "the sidecar's own key is sent",
 }

@@ -148,7 +148,7 @@ class World:
         now = self.clock.now()
         record = Credential(
             tenant.id, credential_id, WIKI, CredentialKind.API_KEY, CredentialState.ACTIVE, generation, now, now,
-            version=await self.keeper.version(tenant, credential_id),
+            version=(await self.keeper.place(tenant, credential_id))[1],
         )  # fmt: skip
         sealed = await self.sealed(tenant, name, generation) if ciphertext is None else ciphertext
         return await self.keeper.write(tenant, Held(record, sealed))

@@ -49,18 +49,18 @@ class Keeper:
 
     async def read(self, tenant: Tenant, credential_id: CredentialId) -> Held | None:
         """The credential; None if there is none, or it was an earlier tenant's (attack 38)."""
+        return (await self.place(tenant, credential_id))[0]
+
+    async def place(self, tenant: Tenant, credential_id: CredentialId) -> tuple[Held | None, int]:
+        """As `read`, and the version to write over, whosever it is: 0 where nothing is stored."""
         document = await self._documents.read(f"{tenant.id}/{credential_id}")
         if document is None or document.data.get("tenant_uid") != tenant.uid:
-            return None
+            return None, 0 if document is None else document.version
         credential = codec.load(Credential, document.data.get("record"))
         if (credential.tenant, credential.id) != (tenant.id, credential_id):
             raise codec.RecordMalformed("Credential")
-        return Held(replace(credential, version=document.version), str(document.data.get("ciphertext", "")))
-
-    async def version(self, tenant: Tenant, credential_id: CredentialId) -> int:
-        """The version to write over, whosever it was: 0 where nothing is stored."""
-        document = await self._documents.read(f"{tenant.id}/{credential_id}")
-        return 0 if document is None else document.version
+        held = Held(replace(credential, version=document.version), str(document.data.get("ciphertext", "")))
+        return held, document.version
 
     async def open(self, tenant: Tenant, held: Held) -> Material:
         """The material. Raises: MaterialLost."""

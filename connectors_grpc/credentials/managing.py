@@ -106,12 +106,11 @@ class Managing:
             integration.id, new.fields, hosts, new.refresh_token, new.token_type, _inputs(integration, new)
         )
         for _ in range(STORE_ATTEMPTS):
-            there = await self._keeper.read(tenant, credential_id)
+            there, current = await self._keeper.place(tenant, credential_id)
             old = None if there is None else there.credential
             _check_place(integration, credential_id, old, version, staged=staged)
             if same_account and old is not None and old.state is not CredentialState.REVOKED:
                 _check_account(integration, old, new)
-            current = old.version if old else await self._keeper.version(tenant, credential_id)
             credential = _granted(
                 tenant, integration, credential_id, new, old, now=self._clock.now(), labels=labels, version=current
             )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -14,25 +13,21 @@ from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.devices import DeviceStarted
 from connectors_grpc.credentials.importing import Imported, Importing, Wanted
 from connectors_grpc.credentials.leasing import Leasing
-from connectors_grpc.credentials.managing import Managing, NewMaterial
+from connectors_grpc.credentials.managing import Managing
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.credentials.revoking import ProviderResult
+from connectors_grpc.credentials.seeding import Seeding
 from connectors_grpc.credentials.vouching import vouched
-from connectors_grpc.definition_rules import scope_violations
 from connectors_grpc.domain.ids import CredentialId
-from connectors_grpc.domain.records import CredentialKind
-from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1.credential_service_pb2_grpc import CredentialServiceServicer
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.proxying import Proxying
 from connectors_grpc.rpc import convert, parse
 from connectors_grpc.rpc.importing import Imports
-from connectors_grpc.secret import Secret
+from connectors_grpc.rpc.material import material, seeded
 from connectors_grpc.tenants import Tenants
 
-FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-MOST_FIELDS = 16
 LONGEST_MIN_TTL = timedelta(minutes=10)
 RESULT = {
     ProviderResult.REVOKED: pb.RevokeCredentialResponse.PROVIDER_RESULT_REVOKED,
@@ -56,6 +51,7 @@ class CredentialServicer(CredentialServiceServicer):
         proxying: Proxying,
         importing: Importing,
         imports: Imports,
+        seeding: Seeding,
     ) -> None:
         self._tenants = tenants
         self._integrations = integrations
@@ -66,6 +62,7 @@ class CredentialServicer(CredentialServiceServicer):
         self._proxying = proxying
         self._importing = importing
         self._imports = imports
+        self._seeding = seeding
 
     async def StartAuthorization(
         self, request: pb.StartAuthorizationRequest, _context: Any
@@ -116,11 +113,13 @@ class CredentialServicer(CredentialServiceServicer):
         tenant_id = parse.tenant_id(request.tenant)
         integration_id = parse.integration_id(request.integration)
         credential_id = parse.credential_id(request.credential) if request.credential else CredentialId(integration_id)
-        new = _material(request)
+        new = None if request.WhichOneof("material") == "vault" else material(request)
         labels = parse.labels(request.labels, "labels")
         version = parse.version(request.etag)
         tenant = await self._tenants.usable(caller(), tenant_id)
         check_enabled(tenant, integration_id)
+        if new is None:
+            new = seeded(await self._seeding.read(tenant, credential_id, request.vault.path))
         integration = await self._integrations.get(integration_id, fresh=fresh)
         new = await vouched(self._integrations, caller(), tenant, integration, new)
         return Wanted(tenant, integration, credential_id, new, labels, version)
@@ -210,48 +209,6 @@ class CredentialServicer(CredentialServiceServicer):
         )
 
 
-def _material(request: pb.StoreCredentialRequest) -> NewMaterial:
-    """The one material of the request, parsed. Raises: INVALID_FIELD."""
-    match request.WhichOneof("material"):
-        case "api_key":
-            given = request.api_key
-            fields = {"api_key": Secret(parse.secret_text(given.api_key, "api_key.api_key"))}
-            if len(given.fields) > MOST_FIELDS or not all(FIELD_NAME.fullmatch(name) for name in given.fields):
-                raise invalid("api_key.fields", f"at most {MOST_FIELDS} fields named [a-z][a-z0-9_]* are wanted")
-            for name, value in given.fields.items():
-                fields.setdefault(name, Secret(parse.secret_text(value, "api_key.fields")))
-            return NewMaterial(CredentialKind.API_KEY, fields)
-        case "basic":
-            username = parse.secret_text(request.basic.username, "basic.username")
-            password = parse.secret_text(request.basic.password, "basic.password", empty=True)
-            if ":" in username:
-                raise invalid("basic.username", "no colon is possible in a Basic user name")
-            return NewMaterial(CredentialKind.BASIC, {"username": Secret(username), "password": Secret(password)})
-        case "oauth":
-            token = request.oauth
-            renewal = parse.secret_text(token.refresh_token, "oauth.refresh_token", empty=True)
-            return NewMaterial(
-                CredentialKind.OAUTH,
-                {"access_token": Secret(parse.secret_text(token.access_token, "oauth.access_token"))},
-                refresh_token=Secret(renewal) if renewal else None,
-                expire_time=parse.moment(token.expire_time, "oauth.expire_time")
-                if token.HasField("expire_time")
-                else None,
-                scopes=_scopes(token.scopes, "oauth.scopes"),
-            )
-        case "grant":
-            return _grant(request.grant)
-        case _:
-            raise invalid("material", "one of api_key, basic, oauth or grant is wanted")
-
-
-def _grant(given: pb.GrantMaterial) -> NewMaterial:
-    """What tokens are minted from; whether the integration takes it is for the use case. Raises: INVALID_FIELD."""
-    texts = {name: getattr(given, name) for name in ("installation_id", "subject", "subject_token")}
-    inputs = {name: Secret(parse.secret_text(text, f"grant.{name}")) for name, text in texts.items() if text}
-    return NewMaterial(CredentialKind.OAUTH, {}, inputs=inputs, requested_scopes=_scopes(given.scopes, "grant.scopes"))
-
-
 def _device(started: DeviceStarted) -> pb.DeviceAuthorization:
     return pb.DeviceAuthorization(
         user_code=started.user_code,
@@ -259,11 +216,3 @@ def _device(started: DeviceStarted) -> pb.DeviceAuthorization:
         verification_uri_complete=started.verification_uri_complete,
         poll_interval=convert.duration_of(started.interval),
     )
-
-
-def _scopes(given: Iterable[str], field: str) -> tuple[str, ...]:
-    scopes = tuple(given)
-    violations = tuple(scope_violations(field, scopes, " "))
-    if violations:
-        raise ConnectorsError(Reason.INVALID_FIELD, fields=violations)
-    return scopes

@@ -90,8 +90,11 @@ class IntegrationServicer(IntegrationServiceServicer):
             change,
             version=parse.version(given.etag),
             keep_client="oauth_client" not in changes,
+            validate_only=request.validate_only,
         )
-        return pb.UpdateIntegrationResponse(integration=convert.integration(updated))
+        return pb.UpdateIntegrationResponse(
+            integration=convert.integration(updated.integration), unchanged=updated.unchanged
+        )
 
     async def _update_of_tenant(
         self, request: pb.UpdateIntegrationRequest, changes: set[str], current: Integration
@@ -100,9 +103,11 @@ class IntegrationServicer(IntegrationServiceServicer):
             raise invalid("update_mask", "with `tenant`, only `oauth_client` may change")
         tenant = await self._tenants.usable(caller(), parse.tenant_id(request.tenant))
         client = convert.client(request.integration.oauth_client)
-        await self._integrations.set_tenant_client(caller(), tenant, current.id, client)
+        unchanged = await self._integrations.set_tenant_client(
+            caller(), tenant, current.id, client, validate_only=request.validate_only
+        )
         updated = await self._of_tenant(current, request.tenant)
-        return pb.UpdateIntegrationResponse(integration=convert.integration(updated))
+        return pb.UpdateIntegrationResponse(integration=convert.integration(updated), unchanged=unchanged)
 
     async def DeleteIntegration(
         self, request: pb.DeleteIntegrationRequest, _context: Any

@@ -455,6 +455,7 @@ class StoreCredentialRequest(_message.Message):
     BASIC_FIELD_NUMBER: _builtins.int
     OAUTH_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
+    VAULT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
@@ -482,6 +483,10 @@ class StoreCredentialRequest(_message.Message):
         """What tokens are minted from, for an integration whose `oauth.grant` needs no person."""
 
     @_builtins.property
+    def vault(self) -> Global___VaultMaterial:
+        """What lies in the Vault already; the server reads it from there."""
+
+    @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels, as in Credential."""
 
@@ -495,14 +500,15 @@ class StoreCredentialRequest(_message.Message):
         basic: Global___BasicMaterial | None = ...,
         oauth: Global___OAuthMaterial | None = ...,
         grant: Global___GrantMaterial | None = ...,
+        vault: Global___VaultMaterial | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "grant", b"grant", "material", b"material", "oauth", b"oauth"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "grant", b"grant", "material", b"material", "oauth", b"oauth", "vault", b"vault"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "credential", b"credential", "etag", b"etag", "grant", b"grant", "integration", b"integration", "labels", b"labels", "material", b"material", "oauth", b"oauth", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "credential", b"credential", "etag", b"etag", "grant", b"grant", "integration", b"integration", "labels", b"labels", "material", b"material", "oauth", b"oauth", "tenant", b"tenant", "vault", b"vault"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_material: _TypeAlias = _typing.Literal["api_key", "basic", "oauth", "grant"]  # noqa: Y015
+    _WhichOneofReturnType_material: _TypeAlias = _typing.Literal["api_key", "basic", "oauth", "grant", "vault"]  # noqa: Y015
     _WhichOneofArgType_material: _TypeAlias = _typing.Literal["material", b"material"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_material) -> _WhichOneofReturnType_material | None: ...
 
@@ -658,6 +664,34 @@ class GrantMaterial(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GrantMaterial: _TypeAlias = GrantMaterial  # noqa: Y015
+
+@_typing.final
+class VaultMaterial(_message.Message):
+    """A document of the Vault with the material in it, written there by an operator (`bao kv put`), in the tenant's own folder. Its
+    texts are named as the fields of one of the other materials: `api_key` and what else templates name; `username` and `password`;
+    `access_token`, `refresh_token`, `expire_time` and `scopes`; or those of a grant. It is read when it is stored from, and never
+    changed: it goes with the tenant.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """`secret/data/TENANT/NAME`: of the credential's own tenant, a document that is no credential itself. Any other path is refused
+    unread.
+    """
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VaultMaterial: _TypeAlias = VaultMaterial  # noqa: Y015
 
 @_typing.final
 class StoreCredentialResponse(_message.Message):

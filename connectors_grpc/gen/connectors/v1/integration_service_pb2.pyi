@@ -952,8 +952,13 @@ class UpdateIntegrationRequest(_message.Message):
     INTEGRATION_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Set this tenant's own OAuth client. Unset: the platform's definition and client."""
+    validate_only: _builtins.bool
+    """Check permission and fields, say whether anything would change (`unchanged`), and change nothing. An admin's to ask for, as it
+    tells whether a secret is the stored one; each time is a line of the audit log.
+    """
     @_builtins.property
     def integration(self) -> Global___Integration:
         """`id` names the integration; `etag`, if set, must be the current one."""
@@ -968,10 +973,11 @@ class UpdateIntegrationRequest(_message.Message):
         integration: Global___Integration | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         tenant: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["integration", b"integration", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["integration", b"integration", "tenant", b"tenant", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["integration", b"integration", "tenant", b"tenant", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -984,6 +990,9 @@ class UpdateIntegrationResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INTEGRATION_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    unchanged: _builtins.bool
+    """All of it was there already, the client's secrets too: nothing was written."""
     @_builtins.property
     def integration(self) -> Global___Integration:
         """The integration as stored."""
@@ -992,10 +1001,11 @@ class UpdateIntegrationResponse(_message.Message):
         self,
         *,
         integration: Global___Integration | None = ...,
+        unchanged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["integration", b"integration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["integration", b"integration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["integration", b"integration", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

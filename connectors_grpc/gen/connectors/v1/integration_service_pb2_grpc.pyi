@@ -56,7 +56,7 @@ class IntegrationServiceStub:
     """Changes a definition or sets an OAuth client. With `tenant`, only `oauth_client` may change: the tenant's own id and
     secret, in place of the platform's. Hosts that credentials were sealed with never widen by this: that needs a reconnect.
     An `oauth_client` without secret keeps what is stored, if its `client_id` is the stored one; for another id it is refused,
-    unless `client_authentication` is NONE.
+    unless `client_authentication` is NONE. What is there already is not written again.
 
     Caller: admin; with `tenant`, an operator of it too.
     Errors: INTEGRATION_NOT_FOUND, CONFLICT, INVALID_FIELD, PERMISSION_DENIED. Retry: safe with an etag.
@@ -105,7 +105,7 @@ class IntegrationServiceAsyncStub(IntegrationServiceStub):
     """Changes a definition or sets an OAuth client. With `tenant`, only `oauth_client` may change: the tenant's own id and
     secret, in place of the platform's. Hosts that credentials were sealed with never widen by this: that needs a reconnect.
     An `oauth_client` without secret keeps what is stored, if its `client_id` is the stored one; for another id it is refused,
-    unless `client_authentication` is NONE.
+    unless `client_authentication` is NONE. What is there already is not written again.
 
     Caller: admin; with `tenant`, an operator of it too.
     Errors: INTEGRATION_NOT_FOUND, CONFLICT, INVALID_FIELD, PERMISSION_DENIED. Retry: safe with an etag.
@@ -175,7 +175,7 @@ class IntegrationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes a definition or sets an OAuth client. With `tenant`, only `oauth_client` may change: the tenant's own id and
         secret, in place of the platform's. Hosts that credentials were sealed with never widen by this: that needs a reconnect.
         An `oauth_client` without secret keeps what is stored, if its `client_id` is the stored one; for another id it is refused,
-        unless `client_authentication` is NONE.
+        unless `client_authentication` is NONE. What is there already is not written again.
 
         Caller: admin; with `tenant`, an operator of it too.
         Errors: INTEGRATION_NOT_FOUND, CONFLICT, INVALID_FIELD, PERMISSION_DENIED. Retry: safe with an etag.
