@@ -32,6 +32,7 @@ from connectors_grpc.credentials.sweeping import Sweeping
 from connectors_grpc.deleting import Deleting
 from connectors_grpc.errors import ConnectorsError
 from connectors_grpc.fleet import Fleet
+from connectors_grpc.http import metrics as measured
 from connectors_grpc.http import reference
 from connectors_grpc.http.app import Health, HttpFace
 from connectors_grpc.http.listening import listening
@@ -39,6 +40,7 @@ from connectors_grpc.http.rest import Rest
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.journals import JournaledChanges
 from connectors_grpc.metering import Metering
+from connectors_grpc.metrics import CONTENT_TYPE, CountedAudit, Metrics, TimedOutbound
 from connectors_grpc.operations import Operations
 from connectors_grpc.outbound import HttpOutbound
 from connectors_grpc.ports import Clock
@@ -75,13 +77,16 @@ class Platform:
 
 
 @asynccontextmanager
-async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -> AsyncIterator[Platform]:
+async def platform(
+    settings: ServerSettings, vault: VaultClient, clock: Clock, metrics: Metrics
+) -> AsyncIterator[Platform]:
     """The use cases over one Vault. Leaving waits for refreshes under way: what a provider answered is stored."""
     records, secrets = VaultDocuments(vault, mount="connectors"), VaultDocuments(vault, mount="secret")
-    audit, changes = LogAudit(), JournaledChanges(records)
+    audit, changes = CountedAudit(LogAudit(), metrics), JournaledChanges(records)
     platform_cipher, cipher = VaultCiphers(vault, mount="connectors-transit"), VaultCiphers(vault, mount="transit")
     # Calls of apps have connections of their own: however many are slow, tokens are refreshed.
-    outbound, calling = (HttpOutbound(ca_file=settings.outbound_ca_file) for _ in range(2))
+    providers, calling = (HttpOutbound(ca_file=settings.outbound_ca_file) for _ in range(2))
+    outbound = TimedOutbound(providers, metrics)
 
     access = Access(records, changes, audit, clock)
     tenants = Tenants(records, cipher, changes, audit, clock)
@@ -107,6 +112,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     deleting = Deleting(tenants, managing, keeper, operations, audit)
     rotating = Rotating(tenants, secrets, records, cipher, platform_cipher, operations, audit, clock)
     sweeping = Sweeping(records, tenants, integrations, keeper, refreshing, clock, spill.replica)
+    watching = Watching(changes, access, tenants)
     servicers = Servicers(
         TenantServicer(tenants, deleting, rotating, operations, Fleet(tenants, keeper)),
         IntegrationServicer(integrations, tenants, rotating),
@@ -122,8 +128,19 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
             Imports(access, audit),
             Seeding(secrets),
         ),
-        ProxyServicer(proxying, streaming, leasing, Watching(changes, access, tenants)),
+        ProxyServicer(proxying, streaming, leasing, watching),
         AccessServicer(access, tenants),
+    )
+    metrics.look_at(
+        {
+            "watches": ("Sidecars that are told of changes.", lambda: watching.open),
+            "changes_heard": ("Whether the other replicas' changes reach this one.", changes.hears),
+            "spilled_answers": ("Providers' answers that the Vault has not taken yet.", lambda: len(spill.names())),
+            "vault_authenticated": (
+                "Whether the Vault's token is good, as far as is known.",
+                lambda: vault.authenticated,
+            ),
+        }
     )
     try:
         for cache in (access, tenants, integrations):
@@ -134,7 +151,7 @@ async def platform(settings: ServerSettings, vault: VaultClient, clock: Clock) -
     finally:
         spill.close()
         await calling.aclose()
-        await outbound.aclose()
+        await providers.aclose()
 
 
 @asynccontextmanager
@@ -144,11 +161,12 @@ async def running(settings: ServerSettings, *, clock: Clock | None = None) -> As
     `clock` is the system's unless a test gives its own.
     """
     async with AsyncExitStack() as stack:
-        vault = await stack.enter_async_context(connect(vault_settings(settings)))
-        built = await stack.enter_async_context(platform(settings, vault, clock or SystemClock()))
+        metrics = Metrics()
+        vault = await stack.enter_async_context(connect(vault_settings(settings), metrics.vault))
+        built = await stack.enter_async_context(platform(settings, vault, clock or SystemClock(), metrics))
         if settings.bootstrap_keys is not None:
             await bootstrap_keys(built.access, settings.bootstrap_keys)
-        boundary = Boundary(built.access)
+        boundary = Boundary(built.access, metrics.rpc)
         server = GrpcServer(built.servicers, boundary, settings)
         await server.start()
         stack.push_async_callback(server.stop, GRACE)
@@ -157,7 +175,11 @@ async def running(settings: ServerSettings, *, clock: Clock | None = None) -> As
             built.connecting,
             _healthy(vault),
             base_url=settings.base_url,
-            routes=[*rest.routes(), *reference.routes(boundary)],
+            routes=[
+                *rest.routes(),
+                *reference.routes(boundary),
+                *measured.routes(boundary, metrics.page, CONTENT_TYPE),
+            ],
         )
         await stack.enter_async_context(listening(face.application(), settings))
         await stack.enter_async_context(done_now_and_then(built.chores))

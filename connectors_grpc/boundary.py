@@ -78,8 +78,12 @@ class _Line:
     reason: str = "OK"
 
 
+Observed = Callable[[str, str, float], None]
+"""Told of each call at its end: method, reason (`OK`), seconds."""
+
+
 @contextmanager
-def _told(method: str) -> Iterator[_Line]:
+def _told(method: str, observed: Observed | None) -> Iterator[_Line]:
     """One log line at the end of a call, whatever the end is; and every failure as one that callers may see."""
     began, line = time.monotonic(), _Line()
     try:
@@ -90,15 +94,18 @@ def _told(method: str) -> Iterator[_Line]:
         line.reason = refusal.reason.value
         raise refusal from None
     finally:
-        spent = round((time.monotonic() - began) * 1000, 1)
-        log.info("rpc", rpc=method, caller=line.caller, reason=line.reason, duration_ms=spent)
+        spent = time.monotonic() - began
+        log.info("rpc", rpc=method, caller=line.caller, reason=line.reason, duration_ms=round(spent * 1000, 1))
+        if observed is not None:
+            observed(method, line.reason, spent)
 
 
 class Boundary:
     """The door. One for all servicers. A request is None where the bytes that came are no message of the method."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, observed: Observed | None = None) -> None:
         self._access = access
+        self._observed = observed
 
     async def _authenticate(self, key: Secret | None) -> ApiKey:
         if key is None:
@@ -139,7 +146,7 @@ class Boundary:
         """
         began = time.monotonic()
         seconds = LONGEST_CALL if timeout is None else min(timeout, LONGEST_CALL)
-        with _told(method) as line:
+        with _told(method, self._observed) as line:
             async with asyncio.timeout(seconds):
                 DEADLINE.set(began + seconds)
                 pause = FIRST_PAUSE
@@ -164,7 +171,7 @@ class Boundary:
         work: Callable[[], AsyncIterable[Answer]],
     ) -> AsyncIterator[Answer]:
         """One streamed call, whole. Its length is the caller's affair. Raises: ConnectorsError, and nothing else."""
-        with _told(method) as line:
+        with _told(method, self._observed) as line:
             admitted = await (self._patiently(key) if method in PATIENT_STREAMS else self._authenticate(key))
             line.caller = admitted.id
             rule = self._rule(method, admitted)

@@ -47,6 +47,11 @@ class Watching:
         self._tenants = tenants
         self._count = _Count()
 
+    @property
+    def open(self) -> int:
+        """How many watches there are."""
+        return self._count.open
+
     async def events(self, caller: ApiKey) -> AsyncIterator[Event]:
         """RESYNC first, then changes and heartbeats without end.
 

@@ -21,6 +21,7 @@ from connectors_grpc.credentials.sweeping import HELD_FOR, PAUSE, Sweeping
 from connectors_grpc.embedded import EmbeddedVault
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as proxy
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
+from connectors_grpc.metrics import Metrics
 from connectors_grpc.settings import ServerSettings
 from connectors_grpc.simulator import Simulator, SimulatorSettings
 from connectors_grpc.simulator.misbehaviour import Endpoint, Misbehaviour, Queued
@@ -274,7 +275,10 @@ async def sweeper(fleet: Fleet, address: str = "") -> AsyncIterator[Sweeping]:
         "state_dir": Path(tempfile.mkdtemp(dir=fleet.keys.parent)),
     }
     settings = ServerSettings(**given)
-    async with connect(app.vault_settings(settings)) as vault, app.platform(settings, vault, fleet.clock) as built:
+    async with (
+        connect(app.vault_settings(settings)) as vault,
+        app.platform(settings, vault, fleet.clock, Metrics()) as built,
+    ):
         owners = (getattr(chore, "__self__", None) for chore in built.chores)
         yield next(owner for owner in owners if isinstance(owner, Sweeping))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from connectors_grpc import app
 from connectors_grpc.credentials.revoking import FIRST_PAUSE, GIVE_UP_AFTER
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
+from connectors_grpc.metrics import Metrics
 from connectors_grpc.settings import ServerSettings, load
 from connectors_grpc.simulator.misbehaviour import Endpoint, Misbehaviour, Queued
 from connectors_grpc.vault import VaultSettings, connect
@@ -25,7 +26,7 @@ async def revoke(world: World) -> pb.RevokeCredentialResponse:
 async def retry(world: World, vault: VaultSettings, scratch: Path) -> int:
     """What a replica does now and then, done now."""
     settings = load(ServerSettings, {"state_dir": scratch})
-    async with connect(vault) as client, app.platform(settings, client, world.clock) as built:
+    async with connect(vault) as client, app.platform(settings, client, world.clock, Metrics()) as built:
         return await built.revoking.retry()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ _HEALTH: Final = frozenset((200, 429, 472, 473, 501, 503))
 _FORBIDDEN: Final = 403
 
 
+Observed = Callable[[str, float], None]
+"""Told of each call at its end: `answered` or `unavailable`, seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class VaultHealth:
     """What the Vault says of itself. `version` is its own text, at most 64 characters."""
@@ -37,12 +42,15 @@ class VaultHealth:
 class VaultClient:
     """A Vault that we are logged in to. `kv` and `transit` are hvac's API classes; hand their calls to `call`."""
 
-    def __init__(self, adapter: AsyncAdapter, session: Session, timeout: float) -> None:
+    def __init__(
+        self, adapter: AsyncAdapter, session: Session, timeout: float, observed: Observed | None = None
+    ) -> None:
         self.adapter = adapter
         self.kv = KvV2(adapter)
         self.transit = Transit(adapter)
         self._session = session
         self._timeout = timeout
+        self._observed = observed
 
     @property
     def authenticated(self) -> bool:
@@ -55,6 +63,16 @@ class VaultClient:
         Bounds: the settings' timeout for all of it; a caller's own `asyncio.timeout` may end it sooner.
         Raises: VaultUnavailable.
         """
+        began, result = time.monotonic(), "unavailable"
+        try:
+            reply = await self._answer(request)
+            result = "answered"
+        finally:
+            if self._observed is not None:
+                self._observed(result, time.monotonic() - began)
+        return reply
+
+    async def _answer(self, request: Callable[[], Awaitable[Reply]]) -> Reply:
         try:
             async with asyncio.timeout(self._timeout):
                 token = await self._session.token()
@@ -90,7 +108,7 @@ def unexpected(reply: Reply) -> VaultUnavailable:
 
 
 @asynccontextmanager
-async def connect(settings: VaultSettings) -> AsyncIterator[VaultClient]:
+async def connect(settings: VaultSettings, observed: Observed | None = None) -> AsyncIterator[VaultClient]:
     """A client for a block, its token renewed meanwhile and ended afterwards.
 
     A Vault that is down does not stop it: calls raise VaultUnavailable until it is back.
@@ -101,7 +119,7 @@ async def connect(settings: VaultSettings) -> AsyncIterator[VaultClient]:
     session = Session(adapter, login_of(settings), settings.timeout)
     try:
         await session.start()
-        yield VaultClient(adapter, session, settings.timeout)
+        yield VaultClient(adapter, session, settings.timeout, observed)
     finally:
         try:
             await session.close()
