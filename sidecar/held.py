@@ -16,6 +16,7 @@ from connectors_grpc.gen.connectors.v1.tenant_service_pb2 import Quota as Bounds
 from connectors_grpc.inject import Injection, Plan, Rules
 from connectors_grpc.quota import NO_QUOTA, Quota
 from connectors_grpc.secret import Secret
+from sidecar.retrying import Signs
 from sidecar.route import Credential, Tenant
 
 YOUNG = 30.0
@@ -23,6 +24,17 @@ YOUNG = 30.0
 SHORTEST_TTL = 1.0
 LONGEST_TTL = 3600.0
 ALL = frozenset(("*",))
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What this sidecar's operator chose: integrations with a client certificate, and those whose calls are retried."""
+
+    certified: frozenset[str] = frozenset()
+    retried: frozenset[str] = frozenset()
+
+
+NOTHING_CHOSEN = Chosen()
 
 
 class OriginKey(NamedTuple):
@@ -38,7 +50,10 @@ class OriginKey(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """One lease. `quota` is its tenant's. `stale`: ask again before the next use. `rejected`: its 401 was asked about already."""
+    """One lease. `quota` is its tenant's; `signs` are of an API whose calls are retried.
+
+    `stale`: ask again before the next use. `rejected`: its 401 was asked about already.
+    """
 
     tenant: Tenant
     credential: Credential
@@ -53,6 +68,7 @@ class Held:
     refresh_at: float
     grace_until: float
     quota: Quota = NO_QUOTA
+    signs: Signs | None = None
     stale: bool = False
     renewing: bool = False
     rejected: bool = False
@@ -106,8 +122,8 @@ class Grant:
         return now < self.refresh_at and now < self.expires and not self.stale
 
 
-def hold(lease: pb.Lease, *, wall: float, now: float, certified: frozenset[str] = frozenset()) -> Held:
-    """Compile a lease. `wall` and `now` are one moment on both clocks; `certified` integrations have a client certificate.
+def hold(lease: pb.Lease, *, wall: float, now: float, chosen: Chosen = NOTHING_CHOSEN) -> Held:
+    """Compile a lease. `wall` and `now` are one moment on both clocks.
 
     Raises: HostNotAllowed (the base URL was not sealed with the credential), ValueError (malformed).
     """
@@ -131,9 +147,10 @@ def hold(lease: pb.Lease, *, wall: float, now: float, certified: frozenset[str] 
         generation=lease.generation,
         plan=plan,
         origin=_origin(
-            plan, lease.allow_private_addresses, lease.integration if lease.integration in certified else ""
+            plan, lease.allow_private_addresses, lease.integration if lease.integration in chosen.certified else ""
         ),
         refreshable=lease.refreshable,
+        signs=Signs.of(lease.retry) if lease.integration in chosen.retried else None,
         issued=issued,
         expires=expires,
         refresh_at=now + ttl,

@@ -16,7 +16,7 @@ from connectors_grpc.inject import CallNotAllowed, HostNotAllowed, RuleRefused, 
 from connectors_grpc.logs import get
 from sidecar.door import AppKey
 from sidecar.framing import RequestHead
-from sidecar.held import Grant, Held, grant, hold
+from sidecar.held import NOTHING_CHOSEN, Chosen, Grant, Held, grant, hold
 from sidecar.problem import TEXT, Problem
 from sidecar.route import Credential, Tenant
 from sidecar.server import Denied, Unreachable
@@ -71,7 +71,7 @@ class Leases:
         wall: Callable[[], float] = time.time,
         most_leases: int = MOST_LEASES,
         most_grants: int = MOST_GRANTS,
-        certified: frozenset[str] = frozenset(),
+        chosen: Chosen = NOTHING_CHOSEN,
     ) -> None:
         self._source = source
         self._tasks = tasks
@@ -79,7 +79,7 @@ class Leases:
         self._wall = wall
         self._most_leases = most_leases
         self._most_grants = most_grants
-        self._certified = certified
+        self._chosen = chosen
         self._leases: dict[tuple[str, str], Held] = {}
         self._grants: dict[str, Grant] = {}
         self._denials: dict[Ask, tuple[float, Problem]] = {}
@@ -300,7 +300,7 @@ class Leases:
             _bound(self._grants, self._most_grants)
             self._grants[granted.key_id] = granted
         try:
-            held = hold(lease, wall=wall, now=now, certified=self._certified)
+            held = hold(lease, wall=wall, now=now, chosen=self._chosen)
         except HostNotAllowed:
             self._leases.pop((lease.tenant, lease.credential), None)
             raise Problem("HOST_NOT_ALLOWED") from None

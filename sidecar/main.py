@@ -20,6 +20,7 @@ from sidecar.engine.dial import Dialler, tls_context
 from sidecar.engine.measured import measured
 from sidecar.engine.relayed import Relaying
 from sidecar.exposition import render
+from sidecar.held import Chosen
 from sidecar.leases import Leases
 from sidecar.limits import Limits
 from sidecar.listeners import listen, listen_for_metrics
@@ -74,7 +75,9 @@ async def _serve(
     stop: asyncio.Event,
 ) -> None:
     told = tuple(observers(settings.observing))
-    leases = Leases(server, tasks, clock=asyncio.get_running_loop().time, certified=dialler.certified)
+    leases = Leases(
+        server, tasks, clock=asyncio.get_running_loop().time, chosen=Chosen(dialler.certified, settings.retried)
+    )
     relay = Relaying(server.call_stream, settings.relay_key) if settings.relay else None
     engine = Engine(
         leases,
@@ -187,6 +190,8 @@ Examples:
 @click.option("--client-cert", "client_certs", envvar="CONNECTORS_SIDECAR_CLIENT_CERT", multiple=True,
               metavar="INTEGRATION=CHAIN,KEY",
               help="PEM files of the client certificate that an integration's API wants. Repeatable.")  # fmt: skip
+@click.option("--retry", "retries", envvar="CONNECTORS_SIDECAR_RETRY", multiple=True, metavar="INTEGRATION",
+              help="Wait and send idempotent calls again when this API takes none for now. Repeatable.")  # fmt: skip
 @click.option("--timeout", envvar="CONNECTORS_SIDECAR_TIMEOUT", type=click.FloatRange(min=0), default=0,
               help="Seconds for each whole call. Default: no bound.")  # fmt: skip
 @click.option("--metrics-tenants", envvar="CONNECTORS_SIDECAR_METRICS_TENANTS", type=int, default=0,
@@ -217,6 +222,7 @@ def command(
     limit_rate: int,
     limit_bytes: int,
     client_certs: tuple[str, ...],
+    retries: tuple[str, ...],
     timeout: float,
     metrics_tenants: int,
     access_log: str | None,
@@ -241,6 +247,7 @@ def command(
             app_key_file=app_key_file,
             quota=Quota(limit_concurrency, limit_rate, limit_bytes),
             client_certs=client_certs,
+            retries=retries,
             limits=Limits(whole=timeout),
             observing=Observing.of(access_log, access_log_fields, otlp_endpoint, otlp_ratio, metrics_tenants),
         )

@@ -69,6 +69,7 @@ class SidecarSettings:
     host_names: frozenset[str] = frozenset()
     upstream_ca: Path | None = None
     client_certificates: Mapping[str, ClientCertificate] = field(default_factory=dict)
+    retried: frozenset[str] = frozenset()
     dedicated: tuple[Dedicated, ...] = ()
     metrics_listen: Tcp | None = None
     relay: bool = False
@@ -87,6 +88,7 @@ def parse(
     ca_file: str | None = None,
     upstream_ca: str | None = None,
     client_certs: Iterable[str] = (),
+    retries: Iterable[str] = (),
     maps: Iterable[str] = (),
     host_names: Iterable[str] = (),
     metrics_listen: str | None = None,
@@ -109,6 +111,7 @@ def parse(
         host_names=frozenset(_name(name) for name in host_names),
         upstream_ca=_file("--upstream-ca", upstream_ca),
         client_certificates=_certificates(client_certs),
+        retried=frozenset(_retried(name) for name in retries),
         dedicated=tuple(_dedicated(entry) for entry in maps),
         metrics_listen=metrics,
         relay=relay,
@@ -184,6 +187,12 @@ def _file(name: str, text: str | None) -> Path | None:
     if not path.is_file():
         raise SettingsRefused(name, "is not a file that can be read")
     return path
+
+
+def _retried(name: str) -> str:
+    if _LABEL.fullmatch(name) is None:
+        raise SettingsRefused("--retry", "must be an integration's id, as in notion")
+    return name
 
 
 def _certificates(entries: Iterable[str]) -> dict[str, ClientCertificate]:

@@ -155,6 +155,7 @@ def _lease(leased: Leased) -> pb.Lease:
         refresh_after_ttl=convert.duration_of(leased.refresh_after),
         grace_ttl=convert.duration_of(leased.grace),
         quota=convert.quota(use.tenant.quota),
+        retry=convert.retry(use.api.retry),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from connectors_grpc.logs import get
 from connectors_grpc.quota import NO_QUOTA, Quota
 from sidecar.admission import Door
-from sidecar.engine import standing
+from sidecar.engine import late, standing
 from sidecar.engine.dial import Dialler
 from sidecar.engine.downstream import Downstream
 from sidecar.engine.exchange import Exchange
@@ -148,10 +148,10 @@ class Engine:
             await asyncio.sleep(self.limits.tick)
             now = self.clock()
             for exchange in [each for each in self.exchanges if each.deadline <= now]:
-                exchange.expired()
+                late.expired(exchange)
             if self.limits.whole:
                 for exchange in [each for each in self.exchanges if 0 < each.began <= now - self.limits.whole]:
-                    exchange.overdue()
+                    late.overdue(exchange)
             for exchange in [each for each in self.exchanges if each.held is not None]:
                 standing.confirm(exchange, now)
             for connection in [each for each in self.connections if each.exchange is None and each.deadline <= now]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from connectors_grpc.inject import PathNotAllowed
@@ -11,6 +10,7 @@ from connectors_grpc.quota import Use
 from sidecar.admission import Admitted
 from sidecar.body import Body, Chunked, Sized, UntilClose
 from sidecar.engine import again, heads, tunnel
+from sidecar.engine.late import Wait
 from sidecar.framing import CHUNKED, UNTIL_CLOSE, Fields, Malformed, RequestHead, ResponseHead
 from sidecar.held import Held
 from sidecar.problem import Problem, answer, problem_of
@@ -21,23 +21,13 @@ if TYPE_CHECKING:
     from sidecar.engine.upstream import Upstream
 
 
-class Wait(Enum):
-    """What an exchange waits for, so that a time-out says whose fault it is."""
-
-    LEASE = "lease"
-    CONNECTION = "connection"
-    APP = "app"
-    ANSWER = "answer"
-    BODY = "body"
-
-
 class Exchange:
     """Bounds: what it keeps of a body is at most `kept_body`, else one receive buffer each way."""
 
     __slots__ = (
         "admitted", "began", "body", "curing", "deadline", "down", "ended", "engine", "head", "heard", "held",
-        "interims", "kept", "kept_size", "out_body", "problem", "request_done", "resent", "response", "retried", "sent",
-        "share", "task", "tunnelled", "unread", "upgrade", "upstream", "wait", "waiting",
+        "interims", "kept", "kept_size", "out_body", "patience", "problem", "request_done", "resent", "response", "retried",
+        "sent", "share", "task", "tunnelled", "unread", "upgrade", "upstream", "wait", "waiting",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, down: Downstream, head: RequestHead) -> None:
@@ -46,6 +36,7 @@ class Exchange:
         self.head = head
         self.began = 0.0
         self.problem: Problem | None = None
+        self.patience: again.Patience | None = None
         self.admitted: Admitted | None = None
         self.held: Held | None = None
         self.upstream: Upstream | None = None
@@ -208,6 +199,10 @@ class Exchange:
         """Seconds since the whole request was sent; negative if it was not."""
         return self.engine.clock() - self.deadline + self.engine.limits.first_byte if self.wait is Wait.ANSWER else -1.0
 
+    def pause(self, until: float, *, turn: bool = True) -> None:
+        """Wait for the provider's turn, or then for a lease."""
+        self.wait, self.deadline = Wait.TURN if turn else Wait.LEASE, until
+
     def upload_blocked(self, blocked: bool) -> None:
         """The provider reads slowly."""
         if not self.request_done:
@@ -242,6 +237,8 @@ class Exchange:
                 self.upstream.hold(True)
             self.task = self.engine.spawn(again.cure(self, held, response))
             return
+        if held.signs is not None and again.limited(self, held.signs, response):
+            return
         if response.status == 101:
             self._switch(held, response, data)
             return
@@ -268,7 +265,7 @@ class Exchange:
 
     def resend(self, held: Held) -> None:
         """The same request with another lease, on another connection. Raises: Problem."""
-        self._drop_upstream()
+        self.drop_upstream()
         self.waiting = list(self.kept or ())
         self._go(held)
 
@@ -346,7 +343,8 @@ class Exchange:
         self._forget_kept()
         self.engine.over(self, whole)
 
-    def _drop_upstream(self) -> None:
+    def drop_upstream(self) -> None:
+        """The connection is of no more use."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.discard()
@@ -403,7 +401,7 @@ class Exchange:
         """Answer by ourselves. Nothing of an answer has gone out yet."""
         if self.ended:
             return
-        self._drop_upstream()
+        self.drop_upstream()
         self.engine.forget(self)
         keep_alive = self.head.keep_alive and not problem.close and not self.engine.draining
         if keep_alive and not self.request_done and self.unread:
@@ -423,25 +421,6 @@ class Exchange:
         """The app is gone."""
         self._end(whole=False)
         self.engine.forget(self)
-        self._drop_upstream()
+        self.drop_upstream()
         if self.task is not None:
             self.task.cancel()
-
-    def overdue(self) -> None:
-        """All of it took too long."""
-        if not self.tunnelled:
-            self.fail(Problem("UPSTREAM_TIMEOUT", "The whole answer did not come in time."))
-
-    def expired(self) -> None:
-        """The deadline is over."""
-        match self.wait:
-            case Wait.LEASE if self.curing is None:
-                self.fail(Problem("SERVER_UNAVAILABLE"))
-            case Wait.CONNECTION:
-                self.fail(Problem("UPSTREAM_TIMEOUT", "No connection to the upstream could be had in time."))
-            case Wait.APP if self.down.uploading:
-                self.fail(
-                    Problem("MALFORMED_REQUEST", "The request's body did not come in time.", status=408, close=True)
-                )
-            case _:
-                self.fail(Problem("UPSTREAM_TIMEOUT"))

@@ -45,7 +45,7 @@ def over(exchange: Exchange, whole: bool, took: float) -> Over:
         status=status,
         reason="" if problem is None else problem.reason,
         whole=whole,
-        resent=exchange.resent or exchange.retried,
+        resent=exchange.resent or exchange.retried or exchange.patience is not None,
         parent=next((value for name, value in exchange.head.fields if name.lower() == b"traceparent"), b""),
         took=took,
     )

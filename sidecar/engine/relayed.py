@@ -20,7 +20,8 @@ from sidecar.admission import Admitted
 from sidecar.body import Chunked, Sized, UntilClose
 from sidecar.door import key_text
 from sidecar.engine import heads, tunnel
-from sidecar.engine.exchange import Exchange, Wait
+from sidecar.engine.exchange import Exchange
+from sidecar.engine.late import Wait
 from sidecar.framing import CHUNKED, SHOWN, Fields, Malformed, RequestHead, ResponseHead
 from sidecar.problem import Problem
 from sidecar.server import Denied, translate

@@ -458,6 +458,7 @@ async def world(
     quota: Quota | None = None,
     observing: Observing | None = None,
     client_certificates: Mapping[str, ClientCertificate] | None = None,
+    retried: frozenset[str] = frozenset(),
 ) -> AsyncIterator[World]:
     """Everything on loopback and free ports."""
     provider, leaser = Provider(), Leaser()
@@ -482,6 +483,7 @@ async def world(
         quota=quota or Quota(),
         observing=observing or Observing(),
         client_certificates=client_certificates or {},
+        retried=retried,
     )
     addresses: list[str] = []
     stop = asyncio.Event()

@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as connectors_dot_v1_dot_access__service__pb2
+from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as connectors_dot_v1_dot_integration__service__pb2
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as connectors_dot_v1_dot_tenant__service__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
@@ -30,7 +31,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!connectors/v1/proxy_service.proto\x12\rconnectors.v1\x1a\"connectors/v1/access_service.proto\x1a\"connectors/v1/tenant_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xa9\x01\n\x0b\x43\x61llRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ncredential\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06method\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04path\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\x07headers\x18\x05 \x03(\x0b\x32\x15.connectors.v1.HeaderB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x62ody\x18\x06 \x01(\x0c\x42\x04\xe2\x41\x01\x01\"k\n\x0c\x43\x61llResponse\x12\x13\n\x0bhttp_status\x18\x01 \x01(\x05\x12&\n\x07headers\x18\x02 \x03(\x0b\x32\x15.connectors.v1.Header\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x10\n\x08\x62\x61se_url\x18\x04 \x01(\t\"X\n\x11\x43\x61llStreamRequest\x12+\n\x05start\x18\x01 \x01(\x0b\x32\x1a.connectors.v1.CallRequestH\x00\x12\x0e\n\x04\x62ody\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"Z\n\x12\x43\x61llStreamResponse\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1b.connectors.v1.CallResponseH\x00\x12\x0e\n\x04\x62ody\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"<\n\x0b\x41ppKeyProof\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\x06sha256\x18\x02 \x01(\x0c\x42\x07\x80\x01\x01\xe2\x41\x01\x02\"\x94\x01\n\x0cLeaseRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\ncredential\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x07\x61pp_key\x18\x03 \x01(\x0b\x32\x1a.connectors.v1.AppKeyProofB\x04\xe2\x41\x01\x01\x12!\n\x13rejected_generation\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\"`\n\rLeaseResponse\x12#\n\x05lease\x18\x01 \x01(\x0b\x32\x14.connectors.v1.Lease\x12*\n\tapp_grant\x18\x02 \x01(\x0b\x32\x17.connectors.v1.AppGrant\"\xe9\x04\n\x05Lease\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ntenant_uid\x18\x02 \x01(\t\x12\x12\n\ncredential\x18\x03 \x01(\t\x12\x13\n\x0bintegration\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x03\x12\x10\n\x08\x62\x61se_url\x18\x06 \x01(\t\x12\x15\n\rallowed_hosts\x18\x07 \x03(\t\x12-\n\x07headers\x18\x08 \x03(\x0b\x32\x1c.connectors.v1.InjectedField\x12+\n\x05query\x18\t \x03(\x0b\x32\x1c.connectors.v1.InjectedField\x12.\n\x0f\x64\x65\x66\x61ult_headers\x18\n \x03(\x0b\x32\x15.connectors.v1.Header\x12\x14\n\x0crefused_urls\x18\x0b \x03(\t\x12\x1f\n\x17\x61llow_private_addresses\x18\x0c \x01(\x08\x12\x14\n\x0cpass_cookies\x18\r \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brefreshable\x18\x0f \x01(\x08\x12.\n\nissue_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11refresh_after_ttl\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tgrace_ttl\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x05quota\x18\x13 \x01(\x0b\x32\x14.connectors.v1.Quota\"1\n\rInjectedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01\"\xc1\x01\n\x08\x41ppGrant\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0f\n\x07tenants\x18\x02 \x03(\t\x12\x13\n\x0b\x63redentials\x18\x03 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x05rules\x18\x06 \x03(\x0b\x32\x17.connectors.v1.CallRule\"\x14\n\x12WatchLeasesRequest\"\xa7\x02\n\x13WatchLeasesResponse\x12\'\n\x06resync\x18\x01 \x01(\x0b\x32\x15.connectors.v1.ResyncH\x00\x12>\n\x12\x63redential_changed\x18\x02 \x01(\x0b\x32 .connectors.v1.CredentialChangedH\x00\x12\x36\n\x0etenant_changed\x18\x03 \x01(\x0b\x32\x1c.connectors.v1.TenantChangedH\x00\x12\x37\n\x0f\x61pi_key_changed\x18\x04 \x01(\x0b\x32\x1c.connectors.v1.ApiKeyChangedH\x00\x12-\n\theartbeat\x18\x05 \x01(\x0b\x32\x18.connectors.v1.HeartbeatH\x00\x42\x07\n\x05\x65vent\"\x08\n\x06Resync\"\x0b\n\tHeartbeat\"7\n\x11\x43redentialChanged\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ncredential\x18\x02 \x01(\t\"\x1f\n\rTenantChanged\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"\x1f\n\rApiKeyChanged\x12\x0e\n\x06key_id\x18\x01 \x01(\t2\xfe\x02\n\x0cProxyService\x12{\n\x04\x43\x61ll\x12\x1a.connectors.v1.CallRequest\x1a\x1b.connectors.v1.CallResponse\":\x82\xd3\xe4\x93\x02\x34\"//tenants/{tenant}/credentials/{credential}/call:\x01*\x12U\n\nCallStream\x12 .connectors.v1.CallStreamRequest\x1a!.connectors.v1.CallStreamResponse(\x01\x30\x01\x12\x42\n\x05Lease\x12\x1b.connectors.v1.LeaseRequest\x1a\x1c.connectors.v1.LeaseResponse\x12V\n\x0bWatchLeases\x12!.connectors.v1.WatchLeasesRequest\x1a\".connectors.v1.WatchLeasesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!connectors/v1/proxy_service.proto\x12\rconnectors.v1\x1a\"connectors/v1/access_service.proto\x1a\'connectors/v1/integration_service.proto\x1a\"connectors/v1/tenant_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xa9\x01\n\x0b\x43\x61llRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ncredential\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06method\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04path\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\x07headers\x18\x05 \x03(\x0b\x32\x15.connectors.v1.HeaderB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x62ody\x18\x06 \x01(\x0c\x42\x04\xe2\x41\x01\x01\"k\n\x0c\x43\x61llResponse\x12\x13\n\x0bhttp_status\x18\x01 \x01(\x05\x12&\n\x07headers\x18\x02 \x03(\x0b\x32\x15.connectors.v1.Header\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x10\n\x08\x62\x61se_url\x18\x04 \x01(\t\"X\n\x11\x43\x61llStreamRequest\x12+\n\x05start\x18\x01 \x01(\x0b\x32\x1a.connectors.v1.CallRequestH\x00\x12\x0e\n\x04\x62ody\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"Z\n\x12\x43\x61llStreamResponse\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1b.connectors.v1.CallResponseH\x00\x12\x0e\n\x04\x62ody\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"<\n\x0b\x41ppKeyProof\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\x06sha256\x18\x02 \x01(\x0c\x42\x07\x80\x01\x01\xe2\x41\x01\x02\"\x94\x01\n\x0cLeaseRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\ncredential\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x07\x61pp_key\x18\x03 \x01(\x0b\x32\x1a.connectors.v1.AppKeyProofB\x04\xe2\x41\x01\x01\x12!\n\x13rejected_generation\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\"`\n\rLeaseResponse\x12#\n\x05lease\x18\x01 \x01(\x0b\x32\x14.connectors.v1.Lease\x12*\n\tapp_grant\x18\x02 \x01(\x0b\x32\x17.connectors.v1.AppGrant\"\x8e\x05\n\x05Lease\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ntenant_uid\x18\x02 \x01(\t\x12\x12\n\ncredential\x18\x03 \x01(\t\x12\x13\n\x0bintegration\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x03\x12\x10\n\x08\x62\x61se_url\x18\x06 \x01(\t\x12\x15\n\rallowed_hosts\x18\x07 \x03(\t\x12-\n\x07headers\x18\x08 \x03(\x0b\x32\x1c.connectors.v1.InjectedField\x12+\n\x05query\x18\t \x03(\x0b\x32\x1c.connectors.v1.InjectedField\x12.\n\x0f\x64\x65\x66\x61ult_headers\x18\n \x03(\x0b\x32\x15.connectors.v1.Header\x12\x14\n\x0crefused_urls\x18\x0b \x03(\t\x12\x1f\n\x17\x61llow_private_addresses\x18\x0c \x01(\x08\x12\x14\n\x0cpass_cookies\x18\r \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brefreshable\x18\x0f \x01(\x08\x12.\n\nissue_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11refresh_after_ttl\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tgrace_ttl\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x05quota\x18\x13 \x01(\x0b\x32\x14.connectors.v1.Quota\x12#\n\x05retry\x18\x14 \x01(\x0b\x32\x14.connectors.v1.Retry\"1\n\rInjectedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01\"\xc1\x01\n\x08\x41ppGrant\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0f\n\x07tenants\x18\x02 \x03(\t\x12\x13\n\x0b\x63redentials\x18\x03 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x05rules\x18\x06 \x03(\x0b\x32\x17.connectors.v1.CallRule\"\x14\n\x12WatchLeasesRequest\"\xa7\x02\n\x13WatchLeasesResponse\x12\'\n\x06resync\x18\x01 \x01(\x0b\x32\x15.connectors.v1.ResyncH\x00\x12>\n\x12\x63redential_changed\x18\x02 \x01(\x0b\x32 .connectors.v1.CredentialChangedH\x00\x12\x36\n\x0etenant_changed\x18\x03 \x01(\x0b\x32\x1c.connectors.v1.TenantChangedH\x00\x12\x37\n\x0f\x61pi_key_changed\x18\x04 \x01(\x0b\x32\x1c.connectors.v1.ApiKeyChangedH\x00\x12-\n\theartbeat\x18\x05 \x01(\x0b\x32\x18.connectors.v1.HeartbeatH\x00\x42\x07\n\x05\x65vent\"\x08\n\x06Resync\"\x0b\n\tHeartbeat\"7\n\x11\x43redentialChanged\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ncredential\x18\x02 \x01(\t\"\x1f\n\rTenantChanged\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"\x1f\n\rApiKeyChanged\x12\x0e\n\x06key_id\x18\x01 \x01(\t2\xfe\x02\n\x0cProxyService\x12{\n\x04\x43\x61ll\x12\x1a.connectors.v1.CallRequest\x1a\x1b.connectors.v1.CallResponse\":\x82\xd3\xe4\x93\x02\x34\"//tenants/{tenant}/credentials/{credential}/call:\x01*\x12U\n\nCallStream\x12 .connectors.v1.CallStreamRequest\x1a!.connectors.v1.CallStreamResponse(\x01\x30\x01\x12\x42\n\x05Lease\x12\x1b.connectors.v1.LeaseRequest\x1a\x1c.connectors.v1.LeaseResponse\x12V\n\x0bWatchLeases\x12!.connectors.v1.WatchLeasesRequest\x1a\".connectors.v1.WatchLeasesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,42 +66,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INJECTEDFIELD'].fields_by_name['value']._serialized_options = b'\200\001\001'
   _globals['_PROXYSERVICE'].methods_by_name['Call']._loaded_options = None
   _globals['_PROXYSERVICE'].methods_by_name['Call']._serialized_options = b'\202\323\344\223\0024\"//tenants/{tenant}/credentials/{credential}/call:\001*'
-  _globals['_HEADER']._serialized_start=252
-  _globals['_HEADER']._serialized_end=289
-  _globals['_CALLREQUEST']._serialized_start=292
-  _globals['_CALLREQUEST']._serialized_end=461
-  _globals['_CALLRESPONSE']._serialized_start=463
-  _globals['_CALLRESPONSE']._serialized_end=570
-  _globals['_CALLSTREAMREQUEST']._serialized_start=572
-  _globals['_CALLSTREAMREQUEST']._serialized_end=660
-  _globals['_CALLSTREAMRESPONSE']._serialized_start=662
-  _globals['_CALLSTREAMRESPONSE']._serialized_end=752
-  _globals['_APPKEYPROOF']._serialized_start=754
-  _globals['_APPKEYPROOF']._serialized_end=814
-  _globals['_LEASEREQUEST']._serialized_start=817
-  _globals['_LEASEREQUEST']._serialized_end=965
-  _globals['_LEASERESPONSE']._serialized_start=967
-  _globals['_LEASERESPONSE']._serialized_end=1063
-  _globals['_LEASE']._serialized_start=1066
-  _globals['_LEASE']._serialized_end=1683
-  _globals['_INJECTEDFIELD']._serialized_start=1685
-  _globals['_INJECTEDFIELD']._serialized_end=1734
-  _globals['_APPGRANT']._serialized_start=1737
-  _globals['_APPGRANT']._serialized_end=1930
-  _globals['_WATCHLEASESREQUEST']._serialized_start=1932
-  _globals['_WATCHLEASESREQUEST']._serialized_end=1952
-  _globals['_WATCHLEASESRESPONSE']._serialized_start=1955
-  _globals['_WATCHLEASESRESPONSE']._serialized_end=2250
-  _globals['_RESYNC']._serialized_start=2252
-  _globals['_RESYNC']._serialized_end=2260
-  _globals['_HEARTBEAT']._serialized_start=2262
-  _globals['_HEARTBEAT']._serialized_end=2273
-  _globals['_CREDENTIALCHANGED']._serialized_start=2275
-  _globals['_CREDENTIALCHANGED']._serialized_end=2330
-  _globals['_TENANTCHANGED']._serialized_start=2332
-  _globals['_TENANTCHANGED']._serialized_end=2363
-  _globals['_APIKEYCHANGED']._serialized_start=2365
-  _globals['_APIKEYCHANGED']._serialized_end=2396
-  _globals['_PROXYSERVICE']._serialized_start=2399
-  _globals['_PROXYSERVICE']._serialized_end=2781
+  _globals['_HEADER']._serialized_start=293
+  _globals['_HEADER']._serialized_end=330
+  _globals['_CALLREQUEST']._serialized_start=333
+  _globals['_CALLREQUEST']._serialized_end=502
+  _globals['_CALLRESPONSE']._serialized_start=504
+  _globals['_CALLRESPONSE']._serialized_end=611
+  _globals['_CALLSTREAMREQUEST']._serialized_start=613
+  _globals['_CALLSTREAMREQUEST']._serialized_end=701
+  _globals['_CALLSTREAMRESPONSE']._serialized_start=703
+  _globals['_CALLSTREAMRESPONSE']._serialized_end=793
+  _globals['_APPKEYPROOF']._serialized_start=795
+  _globals['_APPKEYPROOF']._serialized_end=855
+  _globals['_LEASEREQUEST']._serialized_start=858
+  _globals['_LEASEREQUEST']._serialized_end=1006
+  _globals['_LEASERESPONSE']._serialized_start=1008
+  _globals['_LEASERESPONSE']._serialized_end=1104
+  _globals['_LEASE']._serialized_start=1107
+  _globals['_LEASE']._serialized_end=1761
+  _globals['_INJECTEDFIELD']._serialized_start=1763
+  _globals['_INJECTEDFIELD']._serialized_end=1812
+  _globals['_APPGRANT']._serialized_start=1815
+  _globals['_APPGRANT']._serialized_end=2008
+  _globals['_WATCHLEASESREQUEST']._serialized_start=2010
+  _globals['_WATCHLEASESREQUEST']._serialized_end=2030
+  _globals['_WATCHLEASESRESPONSE']._serialized_start=2033
+  _globals['_WATCHLEASESRESPONSE']._serialized_end=2328
+  _globals['_RESYNC']._serialized_start=2330
+  _globals['_RESYNC']._serialized_end=2338
+  _globals['_HEARTBEAT']._serialized_start=2340
+  _globals['_HEARTBEAT']._serialized_end=2351
+  _globals['_CREDENTIALCHANGED']._serialized_start=2353
+  _globals['_CREDENTIALCHANGED']._serialized_end=2408
+  _globals['_TENANTCHANGED']._serialized_start=2410
+  _globals['_TENANTCHANGED']._serialized_end=2441
+  _globals['_APIKEYCHANGED']._serialized_start=2443
+  _globals['_APIKEYCHANGED']._serialized_end=2474
+  _globals['_PROXYSERVICE']._serialized_start=2477
+  _globals['_PROXYSERVICE']._serialized_end=2859
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as _access_service_pb2
+from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as _integration_service_pb2
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as _tenant_service_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -305,6 +306,7 @@ class Lease(_message.Message):
     REFRESH_AFTER_TTL_FIELD_NUMBER: _builtins.int
     GRACE_TTL_FIELD_NUMBER: _builtins.int
     QUOTA_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Whose credential."""
     tenant_uid: _builtins.str
@@ -363,6 +365,10 @@ class Lease(_message.Message):
     def quota(self) -> _tenant_service_pb2.Quota:
         """What the tenant may use of this sidecar, all its credentials together. Unset: no bound."""
 
+    @_builtins.property
+    def retry(self) -> _integration_service_pb2.Retry:
+        """How the API says that it takes no more calls for now, for sidecars that send such calls again. Unset: 429 and 503."""
+
     def __init__(
         self,
         *,
@@ -385,10 +391,11 @@ class Lease(_message.Message):
         refresh_after_ttl: _duration_pb2.Duration | None = ...,
         grace_ttl: _duration_pb2.Duration | None = ...,
         quota: _tenant_service_pb2.Quota | None = ...,
+        retry: _integration_service_pb2.Retry | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "grace_ttl", b"grace_ttl", "issue_time", b"issue_time", "quota", b"quota", "refresh_after_ttl", b"refresh_after_ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "grace_ttl", b"grace_ttl", "issue_time", b"issue_time", "quota", b"quota", "refresh_after_ttl", b"refresh_after_ttl", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_private_addresses", b"allow_private_addresses", "allowed_hosts", b"allowed_hosts", "base_url", b"base_url", "credential", b"credential", "default_headers", b"default_headers", "expire_time", b"expire_time", "generation", b"generation", "grace_ttl", b"grace_ttl", "headers", b"headers", "integration", b"integration", "issue_time", b"issue_time", "pass_cookies", b"pass_cookies", "query", b"query", "quota", b"quota", "refresh_after_ttl", b"refresh_after_ttl", "refreshable", b"refreshable", "refused_urls", b"refused_urls", "tenant", b"tenant", "tenant_uid", b"tenant_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_private_addresses", b"allow_private_addresses", "allowed_hosts", b"allowed_hosts", "base_url", b"base_url", "credential", b"credential", "default_headers", b"default_headers", "expire_time", b"expire_time", "generation", b"generation", "grace_ttl", b"grace_ttl", "headers", b"headers", "integration", b"integration", "issue_time", b"issue_time", "pass_cookies", b"pass_cookies", "query", b"query", "quota", b"quota", "refresh_after_ttl", b"refresh_after_ttl", "refreshable", b"refreshable", "refused_urls", b"refused_urls", "retry", b"retry", "tenant", b"tenant", "tenant_uid", b"tenant_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
