@@ -32,7 +32,7 @@ COMMANDS = {
     "restore": Lazy(f"{_C}.upkeep", "restore", "Put a backup back."),
     "seal": Lazy(f"{_C}.upkeep", "seal", "The embedded OpenBao's seal key: rotate."),
     "settings": Lazy(f"{_C}.reference", "settings", "List every setting."),
-    "vault": Lazy(f"{_C}.reference", "vault", "What an operator's Vault needs."),
+    "vault": Lazy(f"{_C}.vault", "vault", "What an operator's Vault needs: init, validate, policy."),
     "completion": Lazy(f"{_C}.reference", "completion", "Print a shell's completion script."),
     "version": Lazy(f"{_C}.reference", "version", "Print the version."),
 }

@@ -1,4 +1,4 @@
-"""What is printed and asks nobody: settings, the Vault's set-up, completion, version."""
+"""What is printed and asks nobody: settings, completion, version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict
 import click
 from click.shell_completion import get_completion_class
 
-from connectors_grpc.cli.base import ExampleCommand, ExampleGroup, json_option, missing_package
+from connectors_grpc.cli.base import ExampleCommand, json_option, missing_package
 from connectors_grpc.cli.output import Output
 
 
@@ -92,18 +92,3 @@ def options_of(command: click.Command, process: str) -> Iterator[dict[str, str]]
             "default": str(default).lower() if isinstance(default, bool) else str(default),
             "description": parameter.help or "",
         }
-
-
-@click.group(
-    cls=ExampleGroup, examples=("connectors vault policy | less", "connectors vault policy > prepare-vault.sh")
-)
-def vault() -> None:
-    """What an operator's own Vault or OpenBao needs."""
-
-
-@vault.command(examples=("connectors vault policy > prepare-vault.sh", "BAO=vault sh prepare-vault.sh"))
-def policy() -> None:
-    """Print a commented script that prepares an existing Vault: mounts, policy, AppRole."""
-    from connectors_grpc.embedded import operator_setup
-
-    click.echo(operator_setup(), nl=False)

@@ -64,12 +64,21 @@ class Role:
 SERVER: Final = Role(ROLE, "server", TOKEN_PERIOD, periodic=True)
 UPKEEP: Final = Role("connectors-upkeep", "upkeep", UPKEEP_TOKEN_TTL)
 RESTORE: Final = Role("connectors-restore", "restore", UPKEEP_TOKEN_TTL)
+TENANT_POLICY: Final = "connectors-tenant"
 APPROLE: Final = Step("approle", "How programs log in.", "sys/auth/approle", {"type": "approle"})
 
 
 def server_policy() -> str:
     """The least policy that the server runs under, as HCL."""
     return SERVER.policy
+
+
+def tenant_policy(accessor: str) -> str:
+    """The policy of every tenant's own tokens, by the accessor of the auth method that makes them; as HCL."""
+    text = resources.files(__package__).joinpath("policy/tenant.hcl").read_text(encoding="utf-8")
+    return "".join(
+        line if line.startswith("#") else line.replace("ACCESSOR", accessor) for line in text.splitlines(keepends=True)
+    )
 
 
 def mount_steps() -> tuple[Step, ...]:

@@ -30,6 +30,7 @@ _CONNECTIONS: Final = 32
 _IDLE: Final = 30.0
 _CONNECT: Final = 1.0
 _NOT_SERVING: Final = 500
+_EVERYBODYS: Final = "/v1/sys/health"  # of the whole Vault: asked of a namespace, it is refused
 _MAX_RETRY_AFTER: Final = 60
 
 
@@ -145,7 +146,7 @@ class AsyncAdapter(adapters.Adapter):  # type: ignore[misc]  # hvac has no types
             # With one node the caller's deadline is bound enough; with several, one that swallows packets must not use it up.
             bounds = {"timeout": {"connect": _CONNECT}} if len(self._nodes) > 1 else {}
             request = httpx2.Request(
-                method, node.base + target, headers=self._headers(headers), content=body, extensions=bounds
+                method, node.base + target, headers=self._headers(target, headers), content=body, extensions=bounds
             )
             try:
                 response, content = await _sent(node.transport, request)
@@ -165,12 +166,12 @@ class AsyncAdapter(adapters.Adapter):  # type: ignore[misc]  # hvac has no types
             return Reply(response.status_code, content, _retry_after(response.headers))
         raise AssertionError
 
-    def _headers(self, given: Mapping[str, str]) -> dict[str, str]:
+    def _headers(self, target: str, given: Mapping[str, str]) -> dict[str, str]:
         # X-Vault-Request keeps an agent from serving requests that were forged through somebody else.
         headers = {"X-Vault-Request": "true"}
         if self.token:
             headers["X-Vault-Token"] = self.token
-        if self.namespace:
+        if self.namespace and not target.startswith(_EVERYBODYS):
             headers["X-Vault-Namespace"] = self.namespace
         headers.update(given)
         return headers

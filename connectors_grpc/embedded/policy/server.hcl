@@ -94,7 +94,10 @@ path "connectors-transit/backup/*" {
   capabilities = ["deny"]
 }
 
-# --- its own token, and the exchange of its own secret id --------------------------------------------------------------------------------
+# --- what it may do (asked by `connectors vault validate`), its own token, and the exchange of its own secret id -------------------------
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+}
 path "auth/token/lookup-self" {
   capabilities = ["read"]
 }

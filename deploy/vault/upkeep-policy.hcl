@@ -1,0 +1,1 @@
+../../connectors_grpc/embedded/policy/upkeep.hcl
