@@ -5,10 +5,10 @@ Every rule answers with the field, as the contract names it, and what is wanted 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
-from ipaddress import IPv6Address, ip_address
 from urllib.parse import parse_qsl, urlsplit
 
 from connectors_grpc.domain.definition import (
@@ -16,38 +16,42 @@ from connectors_grpc.domain.definition import (
     Api,
     ClientAuthentication,
     Grant,
+    Input,
     Integration,
     OAuth,
     OAuthClient,
     Placement,
     Retry,
+    Revocation,
     SigningAlgorithm,
 )
 from connectors_grpc.domain.ids import is_label
 from connectors_grpc.errors import FieldViolation
-from connectors_grpc.inject import TargetRefused, authority, parse_target
+from connectors_grpc.inject import authority
 from connectors_grpc.inject.plan import CONTROL, CREDENTIALS, FORWARDING, HOP_BY_HOP
 from connectors_grpc.inject.templates import FIELD_VALUE, PLACEHOLDER
+from connectors_grpc.input_rules import (
+    discovery_violations,
+    host_violations,
+    input_violations,
+    known_in,
+    revocation_violations,
+)
 from connectors_grpc.oauth2.assertions import KeyRefused, looks_like_key, signing_key
 from connectors_grpc.oauth2.parameters import ASSERTION_RESERVED, AUTHORIZATION_RESERVED, TOKEN_RESERVED
 from connectors_grpc.secret import Secret
+from connectors_grpc.url_rules import LONGEST_URL, Known, Violations, is_path, is_visible, url_violations
 
-Violations = Iterator[FieldViolation]
-
-LONGEST_URL = 2048
 LONGEST_VALUE = 1024
 MOST_ENTRIES = 32
 MOST_SCOPES = 100
 LONGEST_TTL = timedelta(days=3653)
 MOST_SECRETS = 3
 MOST_STATUSES = 8
+MOST_ERRORS = 16
 CLAIM_INPUTS = frozenset(("client_id", "subject", "scope"))
 SEPARATORS = (" ", ",", ";", "+")
 
-_URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#@\\]+)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?")
-_AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]{2,45}\]|[a-z0-9.-]{1,253})(?::(?P<port>[1-9][0-9]{0,4}))?")
-_NAME = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
-"""A DNS name whose last label begins with a letter, so that no resolver reads it as a number (127.1, 0x7f000001)."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 """A header's name.  Source: RFC 9110 section 5.6.2."""
 _PARAMETER = re.compile(r"[A-Za-z0-9._~\[\]-]{1,64}")
@@ -57,8 +61,10 @@ _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x22\x24-\x7e]{1,1000}")
 """Source: RFC 8707 section 2."""
 _POINTER = re.compile(r"(?:/(?:[\x20-\x2e\x30-\x7d]|~[01])*)+")
 """Source: RFC 6901 section 3."""
+_ERROR = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
+_OF_TOKEN_REQUESTS = frozenset((b"accept", b"accept-encoding", b"content-type", b"user-agent"))
 _NEVER_SET = HOP_BY_HOP | CONTROL | FORWARDING | {b"host", b"content-length", b"cookie", b"cookie2"}
 
 
@@ -82,34 +88,38 @@ def _definition(integration: Integration) -> Violations:
         yield FieldViolation("display_name", "up to 200 printable characters")
     if integration.oauth is None and integration.api is None:
         yield FieldViolation("api", "set `api`, `oauth` or both")
+    yield from input_violations(integration)
     if integration.oauth is not None:
-        yield from _oauth(integration.oauth, private)
+        yield from _oauth(integration.oauth, integration.inputs, private)
+        yield from _replies(integration, integration.oauth)
     if integration.api is not None:
-        yield from _api(integration.api, private)
+        yield from _api(integration.api, known_in(integration), private)
     if integration.client is not None:
         yield from client_violations(integration.client, integration.oauth)
 
 
-def _oauth(oauth: OAuth, private: bool) -> Violations:
+def _oauth(oauth: OAuth, inputs: Iterable[Input], private: bool) -> Violations:
+    known = {one.id: one for one in inputs}
     # A device needs no place to consent in this browser, and a grant without a person none at all.
     if oauth.authorization_endpoint or (
         oauth.grant is Grant.AUTHORIZATION_CODE and not oauth.device_authorization_endpoint
     ):
-        yield from _url("oauth.authorization_endpoint", oauth.authorization_endpoint, private)
-    yield from _url("oauth.token_endpoint", oauth.token_endpoint, private)
+        yield from url_violations("oauth.authorization_endpoint", oauth.authorization_endpoint, private, known)
+    yield from url_violations("oauth.token_endpoint", oauth.token_endpoint, private, known)
     for name in (
         "refresh_endpoint",
         "revocation_endpoint",
         "device_authorization_endpoint",
         "pushed_authorization_request_endpoint",
+        "introspection_endpoint",
     ):
         if getattr(oauth, name):
-            yield from _url(f"oauth.{name}", getattr(oauth, name), private)
+            yield from url_violations(f"oauth.{name}", getattr(oauth, name), private, known)
     query = oauth.authorization_endpoint.partition("?")[2][:LONGEST_URL]
     if any(name in AUTHORIZATION_RESERVED for name, _ in parse_qsl(query, keep_blank_values=True)):
         yield FieldViolation("oauth.authorization_endpoint", "its query may not have a parameter of the protocol")
     if oauth.issuer:
-        yield from _url("oauth.issuer", oauth.issuer, private, query=False)
+        yield from url_violations("oauth.issuer", oauth.issuer, private, known, query=False)
     elif oauth.iss_required:
         yield FieldViolation("oauth.iss_required", "needs `issuer`, to compare with")
     if oauth.scope_separator not in SEPARATORS:
@@ -154,7 +164,7 @@ def _grants(oauth: OAuth) -> Violations:
 def _assertions(oauth: OAuth) -> Violations:
     for name in ("assertion_audience", "subject_token_type"):
         text = getattr(oauth, name)
-        if text and (len(text) > LONGEST_VALUE or not _ascii(text)):
+        if text and (len(text) > LONGEST_VALUE or not is_visible(text)):
             yield FieldViolation(f"oauth.{name}", f"up to {LONGEST_VALUE} visible ASCII characters")
     claims = oauth.assertion_claims
     if claims and oauth.grant is not Grant.JWT_BEARER:
@@ -169,6 +179,37 @@ def _assertions(oauth: OAuth) -> Violations:
         )
 
 
+def _replies(integration: Integration, oauth: OAuth) -> Violations:
+    """Names and places that differ from the standard's, what is found out after consent, and how a grant is ended."""
+    for name in ("scope_parameter", "code_parameter"):
+        text = getattr(oauth, name)
+        if _PARAMETER.fullmatch(text) is None or text in (AUTHORIZATION_RESERVED - {"scope"}) | {"iss", "error"}:
+            yield FieldViolation(f"oauth.{name}", "a name of 1 to 64 unreserved characters that is nobody else's")
+    placed: frozenset[bytes] = frozenset()
+    yield from _default_headers("oauth.token_headers", oauth.token_headers, placed)
+    if any(_normal(name) in _OF_TOKEN_REQUESTS for name in oauth.token_headers):
+        yield FieldViolation("oauth.token_headers", "no header that the server sets")
+    if oauth.token_pointer and not _is_pointer(oauth.token_pointer):
+        yield FieldViolation("oauth.token_pointer", "a JSON pointer (RFC 6901), as `/authed_user`")
+    if len(oauth.terminal_errors) > MOST_ERRORS or any(_ERROR.fullmatch(one) is None for one in oauth.terminal_errors):
+        yield FieldViolation("oauth.terminal_errors", f"up to {MOST_ERRORS} error codes")
+    yield from discovery_violations(oauth, integration.api, integration.inputs, integration.allow_private_addresses)
+    if oauth.revocation is not None:
+        yield from revocation_violations(oauth.revocation, known_in(integration), integration.allow_private_addresses)
+        if oauth.revocation_endpoint:
+            yield FieldViolation("oauth.revocation", "either this or `revocation_endpoint`")
+        yield from _revocation_templates(oauth.revocation)
+
+
+def _revocation_templates(revocation: Revocation) -> Violations:
+    placement = revocation.placement
+    if placement != Placement():
+        yield from _placement("oauth.revocation.placement", placement)
+    yield from _parameters("oauth.revocation.parameters", revocation.parameters, frozenset())
+    if not all(_is_template(text) for text in revocation.parameters.values()):
+        yield FieldViolation("oauth.revocation.parameters", "templates; braces only around a field's name")
+
+
 def scope_violations(field: str, scopes: Iterable[str], separator: str) -> Violations:
     """What is wrong with a list of scopes, of a definition or of a caller.  Source: RFC 6749 section 3.3."""
     scopes = tuple(scopes)
@@ -180,26 +221,26 @@ def scope_violations(field: str, scopes: Iterable[str], separator: str) -> Viola
         )
 
 
-def _api(api: Api, private: bool) -> Violations:
-    yield from _url("api.base_url", api.base_url, private, query=False)
+def _api(api: Api, known: Known, private: bool) -> Violations:
+    yield from url_violations("api.base_url", api.base_url, private, known, query=False)
     if api.base_url.endswith("/"):
         yield FieldViolation("api.base_url", "no trailing slash")
     if len(api.allowed_hosts) > MOST_ENTRIES:
         yield FieldViolation("api.allowed_hosts", f"up to {MOST_ENTRIES} hosts")
-    if any(not _is_authority(host, private) for host in api.allowed_hosts[:MOST_ENTRIES]):
-        yield FieldViolation(
-            "api.allowed_hosts", "exact names in lower case (`uploads.example.com`, with `:port` if need be)"
-        )
-    yield from _placement(api.placement)
+    else:
+        yield from host_violations(api, known, private)
+    yield from _placement("api.placement", api.placement)
     placed = {_normal(name) for name in api.placement.headers}
-    yield from _default_headers(api.default_headers, placed)
-    if api.identity_path and not _is_path(api.identity_path):
+    yield from _default_headers("api.default_headers", api.default_headers, placed)
+    if api.identity_path and not is_path(api.identity_path):
         yield FieldViolation("api.identity_path", "a path that begins with /, with a query if need be")
-    if api.account_pointer and (len(api.account_pointer) > 200 or _POINTER.fullmatch(api.account_pointer) is None):
+    if api.account_pointer and not _is_pointer(api.account_pointer):
         yield FieldViolation("api.account_pointer", "a JSON pointer (RFC 6901), as `/user/id`")
     if api.ok_field and _PARAMETER.fullmatch(api.ok_field) is None:
         yield FieldViolation("api.ok_field", "a name of 1 to 64 unreserved characters")
-    for name in ("account_pointer", "ok_field"):
+    if api.identity_body and not _is_json(api.identity_body):
+        yield FieldViolation("api.identity_body", f"JSON of up to {LONGEST_VALUE} ASCII characters")
+    for name in ("account_pointer", "ok_field", "identity_body"):
         if getattr(api, name) and not api.identity_path:
             yield FieldViolation(f"api.{name}", "needs `identity_path`, whose answer it looks into")
     yield from _retry(api.retry)
@@ -216,44 +257,41 @@ def _retry(retry: Retry) -> Violations:
         yield FieldViolation("api.retry.remaining_header", "needed for a status other than 429 and 503")
 
 
-def _placement(placement: Placement) -> Violations:
+def _placement(field: str, placement: Placement) -> Violations:
     if not (placement.headers or placement.query or placement.basic):
-        yield FieldViolation("api.placement", "say where the credential goes: headers, query or basic")
+        yield FieldViolation(field, "say where the credential goes: headers, query or basic")
     if len(placement.headers) + len(placement.query) > MOST_ENTRIES:
-        yield FieldViolation("api.placement", f"up to {MOST_ENTRIES} headers and parameters")
-    yield from _header_names("api.placement.headers", placement.headers)
+        yield FieldViolation(field, f"up to {MOST_ENTRIES} headers and parameters")
+    yield from _header_names(f"{field}.headers", placement.headers)
     templates = {
-        "api.placement.headers": tuple(placement.headers.values()),
-        "api.placement.query": tuple(placement.query.values()),
-        "api.placement.basic": (placement.basic.username, placement.basic.password) if placement.basic else (),
+        f"{field}.headers": tuple(placement.headers.values()),
+        f"{field}.query": tuple(placement.query.values()),
+        f"{field}.basic": (placement.basic.username, placement.basic.password) if placement.basic else (),
     }
-    for field, texts in templates.items():
+    for where, texts in templates.items():
         if not all(_is_template(text) for text in texts):
             yield FieldViolation(
-                field, "templates of printable characters; braces only around a field's name (`{api_key}`)"
+                where, "templates of printable characters; braces only around a field's name (`{api_key}`)"
             )
     bare = [text for text in (*placement.headers.values(), *placement.query.values()) if not PLACEHOLDER.search(text)]
     if bare or (placement.basic and not PLACEHOLDER.search(placement.basic.username + placement.basic.password)):
-        yield FieldViolation(
-            "api.placement", "each names a field of the credential; constants belong to `default_headers`"
-        )
+        yield FieldViolation(field, "each names a field of the credential; constants belong to `default_headers`")
     if placement.basic and ":" in PLACEHOLDER.sub("", placement.basic.username):
-        yield FieldViolation("api.placement.basic", "no colon in the user name")
+        yield FieldViolation(f"{field}.basic", "no colon in the user name")
     if placement.basic and any(_normal(name) == b"authorization" for name in placement.headers):
-        yield FieldViolation("api.placement.basic", "either `basic` or a header `Authorization`, not both")
+        yield FieldViolation(f"{field}.basic", "either `basic` or a header `Authorization`, not both")
     if any(_PARAMETER.fullmatch(name) is None for name in placement.query):
-        yield FieldViolation("api.placement.query", "names of 1 to 64 unreserved characters")
+        yield FieldViolation(f"{field}.query", "names of 1 to 64 unreserved characters")
 
 
-def _default_headers(headers: Mapping[str, str], placed: set[bytes]) -> Violations:
-    field = "api.default_headers"
+def _default_headers(field: str, headers: Mapping[str, str], placed: Collection[bytes]) -> Violations:
     if len(headers) > MOST_ENTRIES:
         yield FieldViolation(field, f"up to {MOST_ENTRIES} headers")
     yield from _header_names(field, headers)
     if any(not _is_field_value(value) for value in headers.values()):
         yield FieldViolation(field, f"values of 1 to {LONGEST_VALUE} printable characters")
     names = {_normal(name) for name in headers}
-    if names & (CREDENTIALS | placed):
+    if names & (CREDENTIALS | set(placed)):
         yield FieldViolation(field, "never a header that carries the credential; that is `placement`")
 
 
@@ -313,50 +351,6 @@ def _client_secret(field: str, secret: Secret, key_id: str, oauth: OAuth | None)
         yield FieldViolation(field, "a private key as PEM or JWK: the definition signs with it")
 
 
-def _url(field: str, url: str, private: bool, *, query: bool = True) -> Violations:
-    if len(url) > LONGEST_URL or not _ascii(url):
-        yield FieldViolation(field, f"a URL of up to {LONGEST_URL} visible ASCII characters")
-        return
-    parts = _URL.fullmatch(url)
-    if parts is None or not _is_authority(parts["authority"], private):
-        yield FieldViolation(
-            field, "an absolute https URL: a host's name in lower case, no user info, no fragment, no braces"
-        )
-        return
-    if parts["scheme"] != "https" and not private:
-        yield FieldViolation(field, "https; http needs `allow_private_addresses`")
-    if not query and parts["query"] is not None:
-        yield FieldViolation(field, "no query")
-    target = (parts["path"] or "/") + ("" if parts["query"] is None else f"?{parts['query']}")
-    if not _is_path(target):
-        yield FieldViolation(field, "a path without dot segments, in which reserved characters are percent-encoded")
-
-
-def _is_authority(text: str, private: bool) -> bool:
-    """A host's name and perhaps a port; a literal address only where private ones are allowed."""
-    match = _AUTHORITY.fullmatch(text)
-    if match is None or int(match["port"] or 1) > 65_535:
-        return False
-    host = match["host"]
-    if _NAME.fullmatch(host) is not None:
-        return True
-    try:
-        address = ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return private and host.startswith("[") == isinstance(address, IPv6Address)
-
-
-def _is_path(text: str) -> bool:
-    if not _ascii(text) or len(text) > LONGEST_URL:
-        return False
-    try:
-        parse_target(text.encode())
-    except TargetRefused:
-        return False
-    return True
-
-
 def _is_template(text: str) -> bool:
     rest = PLACEHOLDER.sub("", text)
     return _is_field_value(text, least=0) and "{" not in rest and "}" not in rest
@@ -366,12 +360,20 @@ def _is_field_value(text: str, least: int = 1) -> bool:
     return least <= len(text) <= LONGEST_VALUE and FIELD_VALUE.fullmatch(text) is not None and text == text.strip()
 
 
+def _is_pointer(text: str) -> bool:
+    return len(text) <= 200 and _POINTER.fullmatch(text) is not None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return len(text) <= LONGEST_VALUE and _is_vschar(text)
+
+
 def _is_vschar(text: str) -> bool:
     return _PRINTABLE.fullmatch(text) is not None
-
-
-def _ascii(text: str) -> bool:
-    return _VISIBLE.fullmatch(text) is not None
 
 
 def _normal(name: str) -> bytes:

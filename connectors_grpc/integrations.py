@@ -9,7 +9,7 @@ from datetime import datetime
 
 from connectors_grpc import codec, policy
 from connectors_grpc.definition_rules import client_violations, needs_secret, validate_definition
-from connectors_grpc.domain.definition import Api, Integration, OAuth, OAuthClient, Source
+from connectors_grpc.domain.definition import Api, Input, Integration, OAuth, OAuthClient, Source
 from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.domain.records import ApiKey, Role, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, FieldViolation, Reason, Undecipherable, invalid
@@ -46,6 +46,7 @@ class StoredIntegration:
     create_time: datetime
     update_time: datetime
     request_id: str = ""
+    inputs: tuple[Input, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,7 @@ class Integrations:
             create_time=record.create_time,
             update_time=record.update_time,
             version=version,
+            inputs=record.inputs if own or entry is None else entry.inputs,
         )
 
     async def get(self, integration_id: IntegrationId, *, fresh: bool = False) -> Integration:
@@ -162,11 +164,20 @@ class Integrations:
         stored = await (self._read(integration_id) if fresh else self._recent.get(integration_id, self._read))
         return self._merge(integration_id, stored)
 
-    async def client_for(self, integration_id: IntegrationId, tenant: Tenant) -> OAuthClient:
-        """The tenant's own client, else the platform's, with its secret. Raises: INTEGRATION_NOT_CONFIGURED."""
+    async def client_for(self, integration: Integration, tenant: Tenant) -> OAuthClient:
+        """The tenant's own client, else the platform's, with its secret; `integration` is the tenant's, tailored.
+
+        Raises: INTEGRATION_NOT_CONFIGURED; also where the tenant chose the host, and has no client of its own (attack 37).
+        """
+        integration_id = integration.id
         own = await self._tenant_client(integration_id, tenant)
         if own is not None:
             return replace(await self._open(own, f"{tenant.uid}/{integration_id}"), own=True)
+        if integration.own_client:
+            raise ConnectorsError(
+                Reason.INTEGRATION_NOT_CONFIGURED,
+                {"integration": integration_id, "missing": "oauth_client of the tenant"},
+            )
         stored = await self._recent.get(integration_id, self._read)
         if stored is None or stored[0].client is None:
             raise ConnectorsError(
@@ -330,7 +341,12 @@ class Integrations:
         keep_client: bool = False,
     ) -> StoredIntegration:
         entry = self._catalogue.get(wanted.id)
-        same = entry is not None and wanted.oauth in (None, entry.oauth) and wanted.api in (None, entry.api)
+        same = (
+            entry is not None
+            and wanted.oauth in (None, entry.oauth)
+            and wanted.api in (None, entry.api)
+            and wanted.inputs in ((), entry.inputs)
+        )
         oauth = entry.oauth if same and entry is not None else wanted.oauth
         if not same:
             _refuse(validate_definition(wanted))
@@ -348,6 +364,7 @@ class Integrations:
             create_time=create_time,
             update_time=self._clock.now(),
             request_id=request_id,
+            inputs=() if same else wanted.inputs,
         )
 
     async def _write(self, record: StoredIntegration, *, cas: int) -> Integration:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 
-from connectors_grpc.credentials.identity import Identity, read_identity
+from connectors_grpc.credentials.identity import Identity, identity_headers, identity_method, read_identity
 from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.leasing import InUse, Leasing
 from connectors_grpc.domain.ids import CredentialId, TenantId
@@ -98,7 +98,10 @@ class Proxying:
         use = await self._leasing.use(caller, tenant, credential)
         if not use.api.identity_path:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "api.identity_path"})
-        reply = await self._send(use, Call("GET", use.api.identity_path, (), b""), LONGEST)
+        headers = [(name.decode(), value.decode()) for name, value in identity_headers(use.api)]
+        body = use.api.identity_body.encode("ascii")
+        call = Call(identity_method(use.api), use.api.identity_path, headers, body)
+        reply = await self._send(use, call, LONGEST)
         identity = read_identity(reply, use.api)
         result = "accepted" if identity.accepted else "not accepted"
         self._audit.record("VerifyCredential", caller=caller.id, tenant=tenant, target=credential, result=result)

@@ -31,7 +31,7 @@ from connectors_grpc.domain.definition import (
 )
 from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.inject import Plan, resolve
-from connectors_grpc.rpc import convert
+from connectors_grpc.rpc import definitions
 from connectors_grpc.secret import Secret
 
 OAUTH = OAuth("https://auth.example.com/authorize", "https://auth.example.com/token")
@@ -97,7 +97,7 @@ def test_quirks_of_notion_and_figma_are_in_the_domain_s_words() -> None:
 def test_an_entry_comes_back_from_the_contract_as_it_was(name: IntegrationId) -> None:
     """Files, records and messages say the same: what an admin reads of one may be sent to create another."""
     entry = load_catalogue()[name]
-    back = convert.definition(name, convert.integration(entry))
+    back = definitions.definition(name, definitions.integration(entry))
     assert replace(back, source=entry.source, verified=entry.verified) == entry
 
 

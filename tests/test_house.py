@@ -35,6 +35,8 @@ MAY_REVEAL: Mapping[str, str] = {
     "connectors_grpc/oauth2/minting.py": "what an app proves itself by is sent to the provider",
     "connectors_grpc/oauth2/token_request.py": "tokens and client secrets are sent to the provider",
     "connectors_grpc/provisioning/calls.py": "an operator's token is shown to the Vault",
+    "connectors_grpc/tailoring.py": "what a tenant gave fills its definition's URLs",
+    "connectors_grpc/credentials/granting.py": "a token reply is looked into for what a definition wants to know",
     "connectors_grpc/rpc/access_service.py": "a new key is answered, once",
     "connectors_grpc/rpc/credential_service.py": "a token-reader gets its token",
     "connectors_grpc/rpc/material.py": "material from a document of the Vault is read as if it had been sent",

@@ -33,7 +33,7 @@ NOT_SECRET = frozenset(
         "ListCredentialsRequest.page_token", "ListApiKeysRequest.page_token", "ListTenantsResponse.next_page_token",
         "ListIntegrationsResponse.next_page_token", "ListCredentialsResponse.next_page_token",
         "ListApiKeysResponse.next_page_token", "OAuth.refresh_ends_access_token", "BasicPlacement.username",
-        "BasicPlacement.password", "Integration.state", "Operation.state", "DeviceAuthorization.user_code",
+        "BasicPlacement.password", "Integration.state", "Operation.state", "DeviceAuthorization.user_code", "Input.secret",
         "ListTenantStatusesRequest.page_token", "ListTenantStatusesResponse.next_page_token",
     }
 )  # fmt: skip

@@ -172,7 +172,7 @@ async def test_the_secret_that_is_kept_is_the_stored_one() -> None:
     await place.integrations.update(
         ADMIN, WIKI, lambda _: with_client(OAuthClient("ours", key_id="k")), version=0, keep_client=False
     )
-    found = await place.integrations.client_for(WIKI, tenant)
+    found = await place.integrations.client_for(await place.integrations.get(WIKI), tenant)
     assert found.secret == Secret("s-1")
     assert found.others == (Secret("s-0"),)
     assert found.key_id == "k"
@@ -204,5 +204,5 @@ async def test_a_public_tenants_client_takes_no_secret_along() -> None:
     )
     await place.integrations.create(ADMIN, with_client(None, public), request_id="", validate_only=False)
     await place.integrations.set_tenant_client(ADMIN, tenant, WIKI, OAuthClient("theirs"))
-    found = await place.integrations.client_for(WIKI, tenant)
+    found = await place.integrations.client_for(await place.integrations.get(WIKI), tenant)
     assert (found.client_id, found.secret) == ("theirs", None)

@@ -17,13 +17,16 @@ from connectors_grpc.domain.definition import (
     Api,
     BasicPlacement,
     ClientAuthentication,
+    Discovery,
     Grant,
+    Input,
     Integration,
     OAuth,
     Placement,
     RefreshRotation,
     ResetUnit,
     Retry,
+    Revocation,
     SigningAlgorithm,
     Source,
     TokenRequestFormat,
@@ -68,6 +71,54 @@ class PlacementFile(_Part):
         return Placement(self.headers, self.query, basic)
 
 
+class InputFile(_Part):
+    """What a tenant must say before it can connect."""
+
+    id: str
+    title: str = ""
+    pattern: str = ""
+    choices: dict[str, str] = Field(default_factory=dict)
+    example: str = ""
+    default: str = ""
+    optional: bool = False
+    secret: bool = False
+
+    def to_domain(self) -> Input:
+        """The same in the domain's words."""
+        return Input(**self.model_dump())
+
+
+class DiscoveryFile(_Part):
+    """What is found out once there is a token."""
+
+    id: str
+    pointer: str
+    url: str = ""
+    pattern: str = ""
+    match_pointer: str = ""
+    match: str = ""
+    optional: bool = False
+    example: str = ""
+
+    def to_domain(self) -> Discovery:
+        """The same in the domain's words."""
+        return Discovery(**self.model_dump())
+
+
+class RevocationFile(_Part):
+    """How a grant is ended, where that is not RFC 7009."""
+
+    url: str
+    method: str = "POST"
+    placement: PlacementFile = PlacementFile()
+    format: Annotated[TokenRequestFormat, Field(strict=False)] = TokenRequestFormat.FORM
+    parameters: dict[str, str] = Field(default_factory=dict)
+
+    def to_domain(self) -> Revocation:
+        """The same in the domain's words."""
+        return Revocation(self.url, self.method, self.placement.to_domain(), self.format, self.parameters)
+
+
 class OAuthFile(_Part):
     """The provider's OAuth 2.0 side. The client's authentication has no default: no two providers agree on it."""
 
@@ -96,11 +147,22 @@ class OAuthFile(_Part):
     assertion_audience: str = ""
     assertion_claims: dict[str, str] = Field(default_factory=dict)
     subject_token_type: str = ACCESS_TOKEN_TYPE
+    scope_parameter: str = "scope"
+    code_parameter: str = "code"
+    token_headers: dict[str, str] = Field(default_factory=dict)
+    token_pointer: str = ""
+    terminal_errors: list[str] = Field(default_factory=list)
+    revocation: RevocationFile | None = None
+    introspection_endpoint: str = ""
+    discovery: list[DiscoveryFile] = Field(default_factory=list)
 
     def to_domain(self) -> OAuth:
         """The same in the domain's words."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return OAuth(**{**fields, "scopes": tuple(self.scopes), "resources": tuple(self.resources)})
+        fields |= {name: tuple(fields[name]) for name in ("scopes", "resources", "terminal_errors")}
+        fields["discovery"] = tuple(one.to_domain() for one in self.discovery)
+        fields["revocation"] = None if self.revocation is None else self.revocation.to_domain()
+        return OAuth(**fields)
 
 
 class RetryFile(_Part):
@@ -128,6 +190,7 @@ class ApiFile(_Part):
     account_pointer: str = ""
     ok_field: str = ""
     retry: RetryFile = RetryFile()
+    identity_body: str = ""
 
     def to_domain(self) -> Api:
         """The same in the domain's words."""
@@ -141,6 +204,7 @@ class ApiFile(_Part):
             account_pointer=self.account_pointer,
             ok_field=self.ok_field,
             retry=self.retry.to_domain(),
+            identity_body=self.identity_body,
         )
 
 
@@ -152,6 +216,7 @@ class DefinitionFile(_Part):
     oauth: OAuthFile | None = None
     api: ApiFile
     allow_private_addresses: bool = False
+    inputs: list[InputFile] = Field(default_factory=list)
 
     def to_domain(self, integration: IntegrationId) -> Integration:
         """The same in the domain's words."""
@@ -163,4 +228,5 @@ class DefinitionFile(_Part):
             api=self.api.to_domain(),
             allow_private_addresses=self.allow_private_addresses,
             verified=self.verified,
+            inputs=tuple(one.to_domain() for one in self.inputs),
         )

@@ -38,6 +38,13 @@ def expires_at(reply: TokenReply, oauth: OAuth, sent: datetime) -> datetime | No
     return None if ttl is None else sent + ttl
 
 
+def _refresh_end(credential: Credential, reply: TokenReply, sent: datetime) -> datetime | None:
+    """When the refresh token ends unused: as the provider says now, else as it said of the one that goes on."""
+    if reply.refresh_expires_in is not None:
+        return sent + reply.refresh_expires_in
+    return None if reply.refresh_token is not None else credential.refresh_expire_time
+
+
 def answer_of(
     tenant: Tenant, credential: Credential, material: Material, reply: TokenReply, oauth: OAuth, sent: datetime
 ) -> Answer:
@@ -54,6 +61,7 @@ def answer_of(
         expire_time=expires_at(reply, oauth, sent),
         granted_scopes=before if reply.scopes is None else reply.scopes,
         parent="" if old is None else fingerprint(old),
+        refresh_expire_time=_refresh_end(credential, reply, sent),
         refreshable=renewed.refresh_token is not None or renewed.inputs is not None,
     )
     return Answer(tenant.id, tenant.uid, record, renewed, credential.generation)

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 from connectors_grpc.credentials.asking import Asking
 from connectors_grpc.credentials.checks import check_enabled
 from connectors_grpc.credentials.devices import Devices, DeviceStarted
-from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, new_handle, unknown
+from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, given, new_handle, unknown
 from connectors_grpc.credentials.granting import Granting
 from connectors_grpc.credentials.managing import Managing
-from connectors_grpc.domain.definition import Grant, Integration, OAuth, OAuthClient
+from connectors_grpc.domain.definition import Grant, Integration, OAuth
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialState, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
@@ -30,6 +30,7 @@ from connectors_grpc.oauth2.pushed import pushed_request, pushed_url
 from connectors_grpc.oauth2.token_reply import parse_token_reply
 from connectors_grpc.ports import Audit, Ciphers, Clock, Outbound
 from connectors_grpc.secret import Secret
+from connectors_grpc.tailoring import consenting, read_values, shown
 from connectors_grpc.tenants import Tenants
 
 CallbackParameters = Mapping[str, Sequence[str]]
@@ -112,6 +113,7 @@ class Connecting:
         redirect_uri: str,
         device: bool = False,
         allow_account_change: bool = False,
+        inputs: Mapping[str, str] | None = None,
     ) -> Started:
         """A one-time link, or a device's code.
 
@@ -121,20 +123,25 @@ class Connecting:
         tenant = await self._tenants.usable(caller, tenant_id)
         check_enabled(tenant, integration_id)
         integration = await self._integrations.get(integration_id)
-        oauth = _oauth(integration)
-        await self._integrations.client_for(integration_id, tenant)
+        _oauth(integration)
         _check_scopes(scopes)
         credential_id = credential_id or CredentialId(integration_id)
+        there = await self._there(tenant, integration, credential_id)
+        values = read_values(integration, _given(integration, there, inputs or {}), found=False)
+        integration = consenting(integration, values)
+        oauth = _oauth(integration)
+        await self._integrations.client_for(integration, tenant)
         flow = Flow(
             stage=Stage.LINK,
             tenant=tenant.id,
             tenant_uid=tenant.uid,
             integration=integration_id,
             credential=credential_id,
-            scopes=await self._extended(tenant, integration_id, credential_id, scopes or oauth.scopes),
+            scopes=_extended(there, scopes or oauth.scopes),
             started_by=caller.id,
             expire_time=self._clock.now() + FLOW_TTL,
             allow_account_change=allow_account_change,
+            values=shown(integration, values),
         )
         if device:
             if redirect_uri:
@@ -155,14 +162,12 @@ class Connecting:
         self._record(flow, "StartAuthorization", "started")
         return Started(url, flow.expire_time, flow.credential)
 
-    async def _extended(
-        self, tenant: Tenant, integration_id: IntegrationId, credential_id: CredentialId, scopes: tuple[str, ...]
-    ) -> tuple[str, ...]:
-        """With those that the credential has: connecting again only adds. Not more than the bound, though."""
+    async def _there(self, tenant: Tenant, integration: Integration, credential_id: CredentialId) -> Credential | None:
+        """What is connected again; None if nothing is, or nothing that counts."""
         there = await self._managing.find(tenant, credential_id)
-        if there is None or there.integration != integration_id or there.state is CredentialState.REVOKED:
-            return scopes
-        return tuple(dict.fromkeys((*scopes, *there.granted_scopes)))[:MOST_SCOPES]
+        if there is None or there.integration != integration.id or there.state is CredentialState.REVOKED:
+            return None
+        return there
 
     async def show(self, handle: str) -> Invitation:
         """What a link is for. Looking uses nothing up: link previews look too. Raises: FLOW_NOT_FOUND."""
@@ -193,8 +198,9 @@ class Connecting:
 
     async def _begin(self, flow: Flow, tenant: Tenant, integration: Integration) -> tuple[str, str]:
         check_enabled(tenant, integration.id)
+        integration = consenting(integration, given(flow))
         oauth = _oauth(integration)
-        client = await self._integrations.client_for(integration.id, tenant)
+        client = await self._integrations.client_for(integration, tenant)
         state, verifier = new_handle(), new_handle()
         sealed = await self._ciphers.encrypt(PLATFORM_KEY, digest(state).encode(), verifier.encode())
         await self._flows.put(state, replace(flow, stage=Stage.BEGUN, verifier=sealed))
@@ -243,7 +249,11 @@ class Connecting:
         state = _state(parameters)
         if parameters.keys() == {"state"} and await self._flows.is_at(state, Stage.DEVICE):
             return await self.flights.run(state, lambda: self._devices.poll(caller, state))
-        return await self._finish(await self._flows.take(state, Stage.BEGUN, binding=caller.id), state, parameters)
+        flow = await self._flows.take(state, Stage.BEGUN, binding=caller.id)
+        oauth = _oauth(await self._integrations.get(flow.integration))
+        # The contract calls it `code`, whatever the provider does.
+        named = {oauth.code_parameter if name == "code" else name: value for name, value in parameters.items()}
+        return await self._finish(flow, state, named)
 
     async def _finish(self, flow: Flow, state: str, parameters: CallbackParameters) -> Credential:
         tenant = await self._tenants.bound(flow.tenant, flow.tenant_uid)
@@ -252,6 +262,7 @@ class Connecting:
         check_enabled(tenant, flow.integration)
         integration = await self._integrations.get(flow.integration, fresh=True)
         try:
+            integration = consenting(integration, given(flow))
             code = authorize.check_callback(parameters, _oauth(integration))
             # From here on nobody's leaving stops it: the code is used up, and what it gave is stored.
             return await self.flights.run(state, lambda: self._exchange(flow, state, tenant, integration, code))
@@ -264,7 +275,7 @@ class Connecting:
         self, flow: Flow, state: str, tenant: Tenant, integration: Integration, code: Secret
     ) -> Credential:
         oauth = _oauth(integration)
-        client: OAuthClient = await self._integrations.client_for(integration.id, tenant)
+        client = await self._integrations.client_for(integration, tenant)
         verifier = await self._ciphers.decrypt(PLATFORM_KEY, digest(state).encode(), flow.verifier)
         proof = Secret(verifier.decode()) if oauth.pkce else None
         reply, sent = await self._asking.ask(
@@ -297,6 +308,18 @@ def _state(parameters: CallbackParameters) -> str:
     if len(values) != 1:
         raise unknown()
     return values[0]
+
+
+def _extended(there: Credential | None, scopes: tuple[str, ...]) -> tuple[str, ...]:
+    """With those that the credential has: connecting again only adds. Not more than the bound, though."""
+    return scopes if there is None else tuple(dict.fromkeys((*scopes, *there.granted_scopes)))[:MOST_SCOPES]
+
+
+def _given(integration: Integration, there: Credential | None, inputs: Mapping[str, str]) -> Mapping[str, str]:
+    """Inputs, with those that the credential has: connecting again need not repeat them."""
+    known = {one.id for one in integration.inputs}
+    before = {} if there is None else {name: value for name, value in there.values.items() if name in known}
+    return {**before, **inputs}
 
 
 def _check_scopes(scopes: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from connectors_grpc.credentials.asking import Asking
-from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, new_handle, unknown
+from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, given, new_handle, unknown
 from connectors_grpc.credentials.granting import Granting
 from connectors_grpc.domain.definition import Integration, OAuth
 from connectors_grpc.domain.records import ApiKey, Credential, Tenant
@@ -20,6 +20,7 @@ from connectors_grpc.oauth2.errors import Malformed, RequestRefused, TokenError,
 from connectors_grpc.oauth2.token_reply import parse_token_reply
 from connectors_grpc.ports import Ciphers, Clock
 from connectors_grpc.secret import Secret
+from connectors_grpc.tailoring import consenting
 from connectors_grpc.tenants import Tenants
 
 
@@ -63,7 +64,7 @@ class Devices:
             raise ConnectorsError(
                 Reason.INTEGRATION_NOT_CONFIGURED, {"integration": integration.id, "missing": missing}
             )
-        client = await self._integrations.client_for(integration.id, tenant)
+        client = await self._integrations.client_for(integration, tenant)
         try:
             granted, sent = await self._asking.ask(
                 client,
@@ -136,11 +137,11 @@ class Devices:
         return credential
 
     async def _ask(self, state: str, flow: Flow, tenant: Tenant) -> Credential:
-        integration = await self._integrations.get(flow.integration, fresh=True)
+        integration = consenting(await self._integrations.get(flow.integration, fresh=True), given(flow))
         oauth = integration.oauth
         if oauth is None:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth"})
-        client = await self._integrations.client_for(integration.id, tenant)
+        client = await self._integrations.client_for(integration, tenant)
         code = Secret((await self._ciphers.decrypt(PLATFORM_KEY, digest(state).encode(), flow.verifier)).decode())
         reply, sent = await self._asking.ask(
             client,

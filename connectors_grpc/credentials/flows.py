@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -18,6 +19,7 @@ from connectors_grpc import codec
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId, TenantUid
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason
 from connectors_grpc.ports import Clock, Documents, Json
+from connectors_grpc.secret import Secret
 
 FLOW_TTL = timedelta(minutes=10)
 HANDLE = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -37,7 +39,7 @@ class Stage(StrEnum):
 class Flow:
     """One pending connection. `binding` is the SHA-256 of the browser's cookie, or the id of the key that began it;
     `verifier` is the PKCE verifier, or the device code, under the platform's key. A device is asked for at `poll_time` again,
-    every `interval`.
+    every `interval`. `values` are the tenant's for the definition's inputs, none of them secret.
     """
 
     stage: Stage
@@ -54,6 +56,7 @@ class Flow:
     allow_account_change: bool = False
     poll_time: datetime | None = None
     interval: timedelta = timedelta(0)
+    values: Mapping[str, str] = field(default_factory=dict)
 
 
 def new_handle() -> str:
@@ -69,6 +72,11 @@ def digest(text: str) -> str:
 def unknown() -> ConnectorsError:
     """One answer for unknown, used, foreign and expired (attack 28)."""
     return ConnectorsError(Reason.FLOW_NOT_FOUND)
+
+
+def given(flow: Flow) -> Mapping[str, Secret]:
+    """The tenant's values, as definitions take them."""
+    return {name: Secret(value) for name, value in flow.values.items()}
 
 
 class Flows:

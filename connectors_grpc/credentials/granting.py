@@ -6,19 +6,22 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from connectors_grpc.credentials.answer import expires_at
-from connectors_grpc.credentials.flows import Flow
+from connectors_grpc.credentials.discovering import discovery_request, found_in, read_discovery
+from connectors_grpc.credentials.flows import Flow, given
 from connectors_grpc.credentials.identity import identity_request, read_identity
 from connectors_grpc.credentials.insisting import insist
 from connectors_grpc.credentials.managing import Managing, NewMaterial
-from connectors_grpc.domain.definition import Integration, OAuth
+from connectors_grpc.domain.definition import Discovery, Integration, OAuth
 from connectors_grpc.domain.records import Credential, CredentialKind, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.oauth2.token_reply import TokenReply
-from connectors_grpc.ports import Audit, Outbound
+from connectors_grpc.ports import Audit, HttpRequest, Outbound
 from connectors_grpc.secret import Secret
+from connectors_grpc.tailoring import fields_with, tailored
 
 MOST_CONFLICTS = 10
 IDENTITY_ATTEMPTS = 2
+DISCOVERY_ATTEMPTS = 2
 
 
 class Granting:
@@ -32,8 +35,17 @@ class Granting:
     async def keep(
         self, flow: Flow, tenant: Tenant, integration: Integration, oauth: OAuth, reply: TokenReply, sent: datetime
     ) -> Credential:
-        """Store it. Raises: ACCOUNT_MISMATCH, CONFLICT, VAULT_UNAVAILABLE."""
+        """Store it; `integration` is the tenant's, as for consent.
+
+        Raises: ACCOUNT_MISMATCH, AUTHORIZATION_REFUSED (a discovery found nothing to go by), CONFLICT, VAULT_UNAVAILABLE.
+        """
         fields = {**reply.extra, "access_token": reply.access_token}
+        try:
+            values = await self._discovered(flow, integration, oauth, fields)
+            integration = tailored(integration, values)
+        except ConnectorsError as error:
+            self._record(flow, error.reason)
+            raise
         new = NewMaterial(
             kind=CredentialKind.OAUTH,
             fields=fields,
@@ -43,7 +55,9 @@ class Granting:
             requested_scopes=flow.scopes,
             issue_time=sent,
             token_type=reply.token_type,
-            account=await self._account(integration, fields),
+            account=await self._account(integration, fields_with(integration, fields, values)),
+            values=values,
+            refresh_expire_time=None if reply.refresh_expires_in is None else sent + reply.refresh_expires_in,
         )
         try:
             credential = await insist(lambda: self._store(flow, tenant, integration, new), tenant.id, flow.credential)
@@ -52,6 +66,31 @@ class Granting:
             raise
         self._record(flow, "connected")
         return credential
+
+    async def _discovered(
+        self, flow: Flow, integration: Integration, oauth: OAuth, fields: Mapping[str, Secret]
+    ) -> Mapping[str, Secret]:
+        """What was given, with what the definition has looked up."""
+        values = dict(flow.values)
+        secrets = fields_with(integration, fields, given(flow))
+        for one in oauth.discovery:
+            if one.url:
+                found = await self._asked(discovery_request(integration, one, secrets), one, flow.values)
+            else:
+                reply = {name: value.reveal() for name, value in fields.items()}
+                found = found_in(reply, one, flow.values)
+            values |= {one.id: found} if found else {}
+        return {name: Secret(value) for name, value in values.items()}
+
+    async def _asked(self, request: HttpRequest, one: Discovery, given: Mapping[str, str]) -> str:
+        """Asked again, once, where a passing fault is in the way: the person's consent is used up by now."""
+        for attempt in range(DISCOVERY_ATTEMPTS):
+            try:
+                return read_discovery(await self._outbound.send(request), one, given)
+            except ConnectorsError as error:
+                if error.reason is not Reason.PROVIDER_UNAVAILABLE or attempt + 1 == DISCOVERY_ATTEMPTS:
+                    raise
+        raise AssertionError
 
     async def _account(self, integration: Integration, fields: Mapping[str, Secret]) -> str:
         """Whose it is; empty if that can't be known now. What was granted is not lost for that, unless it is a reconnect."""

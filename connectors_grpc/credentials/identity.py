@@ -10,6 +10,7 @@ from typing import Any
 from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Api, Integration
 from connectors_grpc.inject import FieldRefused, PathNotAllowed, PlaceholderUnresolved, Plan, parse_target, resolve
+from connectors_grpc.oauth2.token_reply import at_pointer
 from connectors_grpc.ports import HttpReply, HttpRequest
 from connectors_grpc.secret import Secret
 
@@ -43,15 +44,26 @@ def identity_request(integration: Integration, fields: Mapping[str, Secret]) -> 
         target = plan.target(parse_target(api.identity_path.encode()))
     except (PlaceholderUnresolved, FieldRefused, PathNotAllowed):
         return None
+    lines = plan.request_headers(identity_headers(api))
     return HttpRequest(
-        method="GET",
+        method=identity_method(api),
         url=f"{plan.scheme}://{plan.authority.decode()}{target.decode()}",
-        headers=tuple((name.decode(), value.decode("latin-1")) for name, value in plan.request_headers([])),
-        body=b"",
+        headers=tuple((name.decode(), value.decode("latin-1")) for name, value in lines),
+        body=api.identity_body.encode("ascii"),
         allow_private_addresses=integration.allow_private_addresses,
         timeout=TIMEOUT,
         max_body=MAX_REPLY,
     )
+
+
+def identity_method(api: Api) -> str:
+    """A GET, unless the definition has a body for it."""
+    return "POST" if api.identity_body else "GET"
+
+
+def identity_headers(api: Api) -> list[tuple[bytes, bytes]]:
+    """What the body is, if there is one."""
+    return [(b"Content-Type", b"application/json")] if api.identity_body else []
 
 
 def read_identity(reply: HttpReply, api: Api) -> Identity:
@@ -74,18 +86,10 @@ def _document(reply: HttpReply) -> Any:
 
 
 def _account(document: Any, pointer: str) -> str:
-    """A text or a whole number at a JSON pointer; empty if there is none.  Source: RFC 6901 section 4."""
+    """A text or a whole number at a JSON pointer; empty if there is none."""
     if not pointer:
         return ""
-    at = document
-    for token in pointer.split("/")[1:]:
-        name = token.replace("~1", "/").replace("~0", "~")
-        if isinstance(at, dict):
-            at = at.get(name)
-        elif isinstance(at, list) and name.isascii() and name.isdigit() and len(name) < 6 and int(name) < len(at):
-            at = at[int(name)]
-        else:
-            return ""
+    at = at_pointer(document, pointer)
     if isinstance(at, bool) or not isinstance(at, str | int):
         return ""
     text = str(at) if isinstance(at, str) or abs(at) < 10**40 else ""

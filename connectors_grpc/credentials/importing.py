@@ -31,7 +31,7 @@ class Likeness(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One credential to store. Holds secrets. `version` other than 0 must be the current one.
+    """One credential to store, of a tailored definition. Holds secrets. `version` other than 0 must be the current one.
 
     `staged`: switched off, over nothing but what is staged itself; `compare_only`: not stored at all.
     """
@@ -135,6 +135,8 @@ def _is_same(there: Credential, material: Material, wanted: Wanted) -> bool:
     """Whether storing would change nothing: material, hosts, and what is given of scopes and end."""
     new, api = wanted.new, wanted.integration.api
     if api is None or material.hosts != sealed_hosts(api) or material.refresh_token != new.refresh_token:
+        return False
+    if dict(material.values) != dict(new.values):
         return False
     if new.inputs is not None:
         named = dict(new.inputs).items() <= dict(material.inputs or {}).items()

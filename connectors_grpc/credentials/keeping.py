@@ -157,6 +157,7 @@ def serialise_material(material: Material) -> bytes:
             "refresh_token": None if refresh_token is None else refresh_token.reveal(),
             "token_type": material.token_type,
             "inputs": None if inputs is None else {name: value.reveal() for name, value in inputs.items()},
+            "values": {name: value.reveal() for name, value in material.values.items()},
         }
     ).encode()
 
@@ -173,6 +174,7 @@ def parse_material(plaintext: bytes) -> Material:
             refresh_token=None if refresh_token is None else Secret(str(refresh_token)),
             token_type=str(data["token_type"]),
             inputs=None if inputs is None else {str(name): Secret(str(value)) for name, value in inputs.items()},
+            values={str(name): Secret(str(value)) for name, value in data.get("values", {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise MaterialLost from None

@@ -24,6 +24,7 @@ from connectors_grpc.inject import FieldRefused, Injection, PlaceholderUnresolve
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.ports import Audit, Clock
 from connectors_grpc.secret import Secret
+from connectors_grpc.tailoring import fields_with, tailored
 from connectors_grpc.tenants import Tenants
 
 LEASE_TTL = timedelta(seconds=60)
@@ -116,8 +117,10 @@ class Leasing:
         if integration.api is None:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "api"})
         material = await self._refreshing.open(tenant, held)
+        integration = tailored(integration, material.values)
+        assert integration.api is not None
         try:
-            injection = resolve(integration.api.placement, material.fields)
+            injection = resolve(integration.api.placement, fields_with(integration, material.fields, material.values))
         except PlaceholderUnresolved as error:
             raise ConnectorsError(Reason.PLACEHOLDER_UNRESOLVED, {"field": str(error.args[0])}) from None
         except FieldRefused as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from connectors_grpc import lifecycle
@@ -24,6 +24,7 @@ from connectors_grpc.integrations import Integrations
 from connectors_grpc.oauth2.minting import input_problems
 from connectors_grpc.ports import Audit, Change, Changes, Clock
 from connectors_grpc.secret import Secret
+from connectors_grpc.tailoring import fields_with, shown
 from connectors_grpc.tenants import Tenants
 
 STORE_ATTEMPTS = 5
@@ -32,7 +33,9 @@ STORE_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class NewMaterial:
-    """What is to be stored. Holds secrets. With `inputs`, tokens are minted from them, and none is here yet."""
+    """What is to be stored. Holds secrets. With `inputs`, tokens are minted from them, and none is here yet. `values` are the
+    tenant's for its definition's placeholders.
+    """
 
     kind: CredentialKind
     fields: Mapping[str, Secret]
@@ -44,6 +47,8 @@ class NewMaterial:
     token_type: str = "Bearer"
     inputs: Mapping[str, Secret] | None = None
     account: str = ""
+    values: Mapping[str, Secret] = field(default_factory=dict)
+    refresh_expire_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Managing:
         same_account: bool = False,
         staged: bool = False,
     ) -> Credential:
-        """Seal the material with the hosts of the definition as it is now, over whatever is there.
+        """Seal the material with the hosts of the definition as it is now, over whatever is there. `integration` is tailored.
 
         `version` other than 0 must be the current one; with 0, a write that another one came before (of a refresh, of a key's
         rotation) is made again over what is there then. A credential of another integration is not replaced; with
@@ -103,7 +108,7 @@ class Managing:
         _check_fills(integration, new)
         hosts = sealed_hosts(integration.api)
         material = Material(
-            integration.id, new.fields, hosts, new.refresh_token, new.token_type, _inputs(integration, new)
+            integration.id, new.fields, hosts, new.refresh_token, new.token_type, _inputs(integration, new), new.values
         )
         for _ in range(STORE_ATTEMPTS):
             there, current = await self._keeper.place(tenant, credential_id)
@@ -313,6 +318,8 @@ def _granted(
         minted=minted,
         labels=dict(labels) if labels else (old.labels if old else {}),
         version=version,
+        values=shown(integration, new.values),
+        refresh_expire_time=new.refresh_expire_time,
     )
 
 
@@ -362,7 +369,7 @@ def _check_fills(integration: Integration, new: NewMaterial) -> None:
         _check_inputs(integration, new.inputs)
         fields = {"access_token": Secret("minted"), **fields}
     try:
-        resolve(integration.api.placement, fields)
+        resolve(integration.api.placement, fields_with(integration, fields, new.values))
     except PlaceholderUnresolved as error:
         raise invalid("material", f"the integration's templates need the field {error.args[0]}") from None
     except FieldRefused as error:

@@ -1,4 +1,4 @@
-"""How a credential comes by its next token: by its refresh token if it has one, else minted by its definition's grant."""
+"""How a credential comes by its next token (by its refresh token if it has one, else minted), and how its grant is ended."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from connectors_grpc.domain.records import Material
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.oauth2 import minting, token_request
 from connectors_grpc.oauth2.assertions import Stamp
-from connectors_grpc.oauth2.token_reply import TokenReply, parse_token_reply
+from connectors_grpc.oauth2.token_reply import TokenReply, check_own_revocation, check_revocation, parse_token_reply
 from connectors_grpc.ports import HttpReply, HttpRequest
-from connectors_grpc.secret import Secret
+from connectors_grpc.tailoring import fields_with
 
 OWN_CLIENT = "client"
 """Among the inputs: only the tenant's own OAuth client may mint from them."""
@@ -50,7 +50,7 @@ def way_to_token(integration: Integration, oauth: OAuth, material: Material) -> 
             raise ConnectorsError(Reason.PLACEHOLDER_UNRESOLVED, {"field": str(error.args[0])}) from None
 
     if renewal is not None:
-        return Way(refresh, lambda reply, now: parse_token_reply(reply, oauth, now))
+        return Way(refresh, lambda reply, now: parse_token_reply(reply, oauth, now, refreshing=True))
     if inputs is None:
         raise ConnectorsError(Reason.CREDENTIAL_EXPIRED, {"integration": integration.id})
     if oauth.grant is Grant.AUTHORIZATION_CODE:
@@ -58,19 +58,37 @@ def way_to_token(integration: Integration, oauth: OAuth, material: Material) -> 
     return Way(mint, lambda reply, now: minting.parse_minted(reply, oauth, now))
 
 
-def revocation(integration: Integration, oauth: OAuth, material: Material, token: Secret) -> Build:
-    """How a token is revoked; the definition has a revocation endpoint."""
+@dataclass(frozen=True, slots=True)
+class End:
+    """A request that ends a grant, and how to read its answer."""
+
+    build: Build
+    read: Callable[[HttpReply, datetime], None]
+
+
+def way_to_end(integration: Integration, oauth: OAuth, material: Material) -> End | None:
+    """How the grant is ended at the provider; None if it offers nothing. The definition is the tenant's."""
+    private = integration.allow_private_addresses
+    token = material.refresh_token or material.fields.get("access_token")
+    if oauth.revocation is not None:
+        fields = dict(fields_with(integration, material.fields, material.values))
+        if material.refresh_token is not None:
+            fields["refresh_token"] = material.refresh_token
+        return End(
+            lambda client, _: token_request.own_revocation(
+                oauth, client, fields=fields, allow_private_addresses=private
+            ),
+            check_own_revocation,
+        )
+    if token is None or not oauth.revocation_endpoint:
+        return None
 
     def build(client: OAuthClient, stamp: Stamp) -> HttpRequest:
+        hint = "refresh_token" if material.refresh_token else "access_token"
         request = token_request.revocation(
-            oauth,
-            client,
-            token=token,
-            hint="refresh_token" if material.refresh_token else "access_token",
-            allow_private_addresses=integration.allow_private_addresses,
-            stamp=stamp,
+            oauth, client, token=token, hint=hint, allow_private_addresses=private, stamp=stamp
         )
         assert request is not None
         return request
 
-    return build
+    return End(build, check_revocation)

@@ -34,6 +34,7 @@ from connectors_grpc.oauth2.assertions import Stamp
 from connectors_grpc.oauth2.errors import InvalidGrant, Malformed, RequestRefused, TokenError, connectors_error
 from connectors_grpc.oauth2.token_reply import TokenReply
 from connectors_grpc.ports import Audit, Change, Changes, Clock, DataKey, HttpRequest, Outbound
+from connectors_grpc.tailoring import consenting
 
 POLL = 0.1
 """Seconds between two looks of somebody who waits for another's refresh."""
@@ -125,7 +126,7 @@ class Renewing:
             held = await self._current(tenant, credential_id)
             if held.credential.generation != seen:
                 return held
-            self._check_circuit(self._circuits.closed_for(held.credential.integration, self._clock.monotonic()))
+            self._check_circuit(self._circuits.closed_for(_provider(held.credential), self._clock.monotonic()))
             grip = await self._leases.acquire(tenant, credential_id, held.credential.version, watched)
             if grip is not None:
                 return await self._under(grip, tenant, credential_id, seen)
@@ -159,24 +160,24 @@ class Renewing:
 
     async def _refresh(self, tenant: Tenant, turn: _Turn) -> Held:
         credential = turn.held.credential
-        integration = await self._integrations.get(credential.integration)
-        oauth = integration.oauth
-        if oauth is None:
-            raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth"})
         try:
             material = await self._keeper.open(tenant, turn.held)
         except MaterialLost:
             raise needs_reauth(credential) from None
+        integration = consenting(await self._integrations.get(credential.integration), material.values)
+        oauth = integration.oauth
+        if oauth is None:
+            raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth"})
         way = way_to_token(integration, oauth, material)
         if oauth.refresh_ends_access_token:
             await self._calls.ended((tenant.uid, credential.id, credential.generation))
         try:
-            reply, sent = await self._ask(tenant, integration, way, turn.grip)
+            reply, sent = await self._ask(tenant, credential, integration, way, turn.grip)
         except InvalidGrant:
             return await self._refused(tenant, turn)
         except (TokenError, ConnectorsError) as error:
             raise self._failed(tenant, credential, error) from None
-        self._circuits.passed(integration.id)
+        self._circuits.passed(_provider(credential))
         self.backoff.succeeded((tenant.uid, credential.id, credential.generation))
         answer = answer_of(tenant, credential, material, reply, oauth, sent)
         turn.unstored = True
@@ -184,8 +185,10 @@ class Renewing:
         turn.unstored, turn.version = False, written.credential.version if written else 0
         return written or await self._current(tenant, credential.id)
 
-    async def _ask(self, tenant: Tenant, integration: Integration, way: Way, grip: Grip) -> tuple[TokenReply, datetime]:
-        client = await self._integrations.client_for(integration.id, tenant)
+    async def _ask(
+        self, tenant: Tenant, credential: Credential, integration: Integration, way: Way, grip: Grip
+    ) -> tuple[TokenReply, datetime]:
+        client = await self._integrations.client_for(integration, tenant)
 
         def build(one: OAuthClient, stamp: Stamp) -> HttpRequest:
             request = way.build(one, stamp)
@@ -193,7 +196,7 @@ class Renewing:
                 raise ConnectorsError(Reason.VAULT_UNAVAILABLE, {"problem": "lease_too_short"}, retry_after=1.0)
             return request
 
-        self._check_circuit(self._circuits.wait(integration.id, self._clock.monotonic()))
+        self._check_circuit(self._circuits.wait(_provider(credential), self._clock.monotonic()))
         return await self._asking.ask(client, build, way.read)
 
     @staticmethod
@@ -209,10 +212,10 @@ class Renewing:
         if failure.metadata.get("problem") == CIRCUIT_OPEN:
             return failure  # nobody was asked, so nothing failed
         if failure.reason is Reason.PROVIDER_UNAVAILABLE and not isinstance(error, RequestRefused | Malformed):
-            self._circuits.failed(credential.integration, self._clock.monotonic(), failure.retry_after)
+            self._circuits.failed(_provider(credential), self._clock.monotonic(), failure.retry_after)
         else:
             # The Vault's doing, the client's, or this one request's: no word on whether the provider is well for others.
-            self._circuits.left(credential.integration)
+            self._circuits.left(_provider(credential))
         if failure.reason in PROVIDERS:
             self.backoff.failed((tenant.uid, credential.id, credential.generation), failure)
         audit_refresh(self._audit, credential, failure.reason)
@@ -220,7 +223,7 @@ class Renewing:
 
     async def _refused(self, tenant: Tenant, turn: _Turn) -> Held:
         """`invalid_grant` is terminal only if nobody else wrote meanwhile.  Source: RFC 6749 section 5.2."""
-        self._circuits.passed(turn.held.credential.integration)
+        self._circuits.passed(_provider(turn.held.credential))
         detail = "refresh_interrupted" if turn.grip.follows_crash else "invalid_grant"
         while True:
             current = await self._current(tenant, turn.held.credential.id)
@@ -235,3 +238,10 @@ class Renewing:
             audit_refresh(self._audit, written.credential, Reason.NEEDS_REAUTH)
             self._changes.publish(Change(tenant=tenant.id, credential=ended.id))
             raise needs_reauth(written.credential)
+
+
+def _provider(credential: Credential) -> str:
+    """Names the circuit: one for an integration, and where tenants have hosts of their own, one for each. A tenant's host that is
+    down, or never was, holds up nobody else.
+    """
+    return f"{credential.integration} {' '.join(credential.hosts)}"

@@ -1,4 +1,4 @@
-"""Ends a grant at the provider (RFC 7009), and tries again if that fails: a failure is recorded, never hidden.
+"""Ends a grant at the provider (RFC 7009, or its own way), and tries again if that fails: a failure is recorded, never hidden.
 
 What is kept for another try stays sealed under the tenant's key, so that deleting the tenant ends it too.
 """
@@ -12,14 +12,14 @@ from enum import StrEnum
 from connectors_grpc import codec, logs
 from connectors_grpc.credentials.asking import Asking
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
-from connectors_grpc.credentials.obtaining import revocation
+from connectors_grpc.credentials.obtaining import way_to_end
 from connectors_grpc.domain.ids import CredentialId, TenantId, TenantUid
 from connectors_grpc.domain.records import Credential, CredentialKind, CredentialState, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, VaultUnavailable
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.oauth2.errors import OAuthError
-from connectors_grpc.oauth2.token_reply import check_revocation
 from connectors_grpc.ports import Clock, Documents, Outbound
+from connectors_grpc.tailoring import tailored
 from connectors_grpc.tenants import Tenants
 
 FIRST_PAUSE = timedelta(minutes=10)
@@ -101,14 +101,14 @@ class Revoking:
             integration = await self._integrations.get(held.credential.integration)
             if integration.oauth is None:
                 return ProviderResult.NOT_SUPPORTED
-            client = await self._integrations.client_for(integration.id, tenant)
             material = await self._keeper.open(tenant, held)
-            token = material.refresh_token or material.fields.get("access_token")
-            if token is None or not integration.oauth.revocation_endpoint:
+            integration = tailored(integration, material.values)
+            assert integration.oauth is not None
+            client = await self._integrations.client_for(integration, tenant)
+            end = way_to_end(integration, integration.oauth, material)
+            if end is None:
                 return ProviderResult.NOT_SUPPORTED
-            await self._asking.ask(
-                client, revocation(integration, integration.oauth, material, token), check_revocation
-            )
+            await self._asking.ask(client, end.build, end.read)
         except VaultUnavailable:
             raise
         except (ConnectorsError, MaterialLost, OAuthError):

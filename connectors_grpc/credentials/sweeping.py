@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from connectors_grpc import codec, lifecycle, logs
 from connectors_grpc.credentials.keeping import Keeper
 from connectors_grpc.credentials.refreshing import Refreshing
+from connectors_grpc.domain.definition import OAuth
 from connectors_grpc.domain.ids import TenantId
 from connectors_grpc.domain.records import Credential, CredentialState, Tenant, TenantState
 from connectors_grpc.errors import Conflict, ConnectorsError, VaultUnavailable
@@ -51,6 +52,14 @@ def spread(credential: Credential) -> float:
     """A credential's own place in [0, 1): those that were connected together are not refreshed together."""
     digest = hashlib.sha256(f"{credential.tenant}/{credential.id}".encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32
+
+
+def idle_life(credential: Credential, oauth: OAuth) -> timedelta | None:
+    """How long the refresh token lives unused: as the provider said of this one, else as the definition does."""
+    last = credential.refresh_time or credential.issue_time
+    if credential.refresh_expire_time is None or last is None or credential.refresh_expire_time <= last:
+        return oauth.refresh_token_idle_ttl
+    return credential.refresh_expire_time - last
 
 
 def idle_due(credential: Credential, now: datetime, idle_ttl: timedelta | None) -> bool:
@@ -161,7 +170,7 @@ class Sweeping:
             return 0
         try:
             oauth = (await self._integrations.get(credential.integration)).oauth
-            if oauth is None or not idle_due(credential, self._clock.now(), oauth.refresh_token_idle_ttl):
+            if oauth is None or not idle_due(credential, self._clock.now(), idle_life(credential, oauth)):
                 return 0
             await self._refreshing.refresh(tenant, credential.id)
         except VaultUnavailable:

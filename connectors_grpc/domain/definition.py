@@ -94,6 +94,48 @@ ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """What a tenant must say before it can connect; fields as in the contract's `Input` message.
+
+    `{id}` stands for it in the definition's URLs and hosts. `choices` maps what may be given to what fills the place.
+    """
+
+    id: str
+    title: str = ""
+    pattern: str = ""
+    choices: Mapping[str, str] = field(default_factory=dict)
+    example: str = ""
+    default: str = ""
+    optional: bool = False
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What is found out once there is a token; fields as in the contract's `Discovery` message."""
+
+    id: str
+    pointer: str
+    url: str = ""
+    pattern: str = ""
+    match_pointer: str = ""
+    match: str = ""
+    optional: bool = False
+    example: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """How a grant is ended, where that is not RFC 7009; fields as in the contract's `Revocation` message."""
+
+    url: str
+    method: str = "POST"
+    placement: Placement = Placement()
+    format: TokenRequestFormat = TokenRequestFormat.FORM
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class OAuth:
     """The provider's OAuth 2.0 side; fields as in the contract's `OAuth` message."""
 
@@ -122,6 +164,14 @@ class OAuth:
     assertion_audience: str = ""
     assertion_claims: Mapping[str, str] = field(default_factory=dict)
     subject_token_type: str = ACCESS_TOKEN_TYPE
+    scope_parameter: str = "scope"
+    code_parameter: str = "code"
+    token_headers: Mapping[str, str] = field(default_factory=dict)
+    token_pointer: str = ""
+    terminal_errors: tuple[str, ...] = ()
+    revocation: Revocation | None = None
+    introspection_endpoint: str = ""
+    discovery: tuple[Discovery, ...] = ()
 
     @property
     def signs(self) -> bool:
@@ -140,6 +190,8 @@ class OAuth:
             self.revocation_endpoint,
             self.device_authorization_endpoint,
             self.pushed_authorization_request_endpoint,
+            self.introspection_endpoint,
+            self.revocation.url if self.revocation else "",
         )
         return tuple(url for url in every if url)
 
@@ -171,6 +223,7 @@ class Api:
     account_pointer: str = ""
     ok_field: str = ""
     retry: Retry = Retry()
+    identity_body: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +252,10 @@ class OAuthClient:
 
 @dataclass(frozen=True, slots=True)
 class Integration:
-    """One third-party API. `version` is the KV version that was read; 0 is a catalogue entry that nobody stored."""
+    """One third-party API. `version` is the KV version that was read; 0 is a catalogue entry that nobody stored.
+
+    `own_client`: a tenant has said which host its tokens come from, so that the platform's client is not shown there.
+    """
 
     id: IntegrationId
     display_name: str = ""
@@ -212,3 +268,5 @@ class Integration:
     create_time: datetime | None = None
     update_time: datetime | None = None
     version: int = 0
+    inputs: tuple[Input, ...] = ()
+    own_client: bool = False

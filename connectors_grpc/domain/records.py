@@ -65,7 +65,8 @@ class Material:
 
     `fields` names what templates name: access_token, api_key, username, password, ...; `hosts` are authorities
     (`api.notion.com`, `127.0.0.1:8080`) as they stood in the definition when it was granted. `inputs` is what tokens are minted
-    from, where no person takes part; apart from `fields`, so that no reply of a provider can replace them.
+    from, where no person takes part; apart from `fields`, so that no reply of a provider can replace them. `values` fill the
+    definition's own placeholders (a subdomain, a site's id) as they were when it was granted, apart for the same reason.
     """
 
     integration: IntegrationId
@@ -74,6 +75,7 @@ class Material:
     refresh_token: Secret | None = None
     token_type: str = "Bearer"
     inputs: Mapping[str, Secret] | None = None
+    values: Mapping[str, Secret] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Credential:
     that says more of it (`refresh_interrupted`: an answer of the provider was lost with the process that had asked);
     `parent` is a fingerprint of the refresh token that the material was obtained with, `origin` of the one that it all began
     with; `account` is what the provider's identity call said, empty where nothing is known; `minted` says that tokens are made
-    from `Material.inputs`.
+    from `Material.inputs`; `values` are those of `Material.values` that are no secret.
     """
 
     tenant: TenantId
@@ -111,6 +113,8 @@ class Credential:
     minted: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     version: int = 0
+    values: Mapping[str, str] = field(default_factory=dict)
+    refresh_expire_time: datetime | None = None
 
 
 class Role(StrEnum):

@@ -54,7 +54,7 @@ def authorization_request(
     parameters |= {"redirect_uri": redirect_uri, "state": state}
     scope = oauth.scope_separator.join(scopes)
     if scope:
-        parameters["scope"] = scope
+        parameters[oauth.scope_parameter] = scope
     if oauth.resources:
         parameters["resource"] = oauth.resources
     if challenge is not None and oauth.pkce:
@@ -107,7 +107,7 @@ def check_callback(params: Mapping[str, Sequence[str]], oauth: OAuth) -> Secret:
     error = _one(params, "error")
     if error is not None:
         raise CallbackRefused(known_error(error))
-    code = _one(params, "code")
+    code = _one(params, oauth.code_parameter)
     if code is None or _CODE.fullmatch(code) is None:
         raise CallbackRefused(problem="code_missing")
     return Secret(code)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -44,6 +44,8 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 _TYPE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _EXTRA = re.compile(r"[\x20-\x7e]{1,1024}")
+_REFRESH_TTLS = ("refresh_token_expires_in", "refresh_expires_in")
+"""How providers say how long a refresh token lives; no standard has it."""
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _STANDARD = frozenset(
     ("access_token", "error", "error_description", "error_uri", "expires_in", "id_token", "refresh_token", "scope", "token_type")
@@ -57,7 +59,7 @@ class TokenReply:
     `refresh_token` is None where none came: the one in hand goes on. `expires_in` is None where the provider did not say, or
     nothing that makes sense: the definition's default holds. `scopes` is None where none came: those asked for were granted.
     `extra` are the other plain fields (`workspace_id`), by names that templates can use; secret, as a provider may put
-    anything there.
+    anything there. `refresh_expires_in` is None where the provider did not say how long the refresh token lives unused.
     """
 
     access_token: Secret
@@ -66,35 +68,65 @@ class TokenReply:
     scopes: tuple[str, ...] | None
     token_type: str
     extra: Mapping[str, Secret]
+    refresh_expires_in: timedelta | None = None
 
 
-def parse_token_reply(reply: HttpReply, oauth: OAuth, now: datetime) -> TokenReply:
+def parse_token_reply(reply: HttpReply, oauth: OAuth, now: datetime, *, refreshing: bool = False) -> TokenReply:
     """Read the answer to a code exchange or a refresh. `now` is for a Retry-After that is a date.
 
     A status of 408, 429 or 5xx counts before the body (a gateway's word on the grant is nothing); a redirect is never followed;
     an error in the body counts whatever the status (GitHub and Slack answer 200).
     Raises: InvalidGrant, ClientRefused, RequestRefused, Transient, Malformed.  Source: RFC 6749 sections 5.1 and 5.2.
     """
-    document = read_document(reply, now)
+    document = read_document(reply, now, oauth.terminal_errors)
+    tokens = _tokens(document, oauth.token_pointer, refreshing)
     return TokenReply(
-        access_token=token_text(document.get("access_token"), "access_token"),
-        refresh_token=token_text(document["refresh_token"], "refresh_token") if document.get("refresh_token") else None,
-        expires_in=lifetime(document.get("expires_in")),
-        scopes=_scopes(document.get("scope"), oauth.scope_separator),
-        token_type=_token_type(document.get("token_type")),
-        extra=_extra(document),
+        access_token=token_text(tokens.get("access_token"), "access_token"),
+        refresh_token=token_text(tokens["refresh_token"], "refresh_token") if tokens.get("refresh_token") else None,
+        expires_in=lifetime(tokens.get("expires_in")),
+        scopes=_scopes(tokens.get("scope"), oauth.scope_separator),
+        token_type=_token_type(tokens.get("token_type")),
+        extra=_extra({**document, **tokens}),
+        refresh_expires_in=next((ttl for name in _REFRESH_TTLS if (ttl := lifetime(tokens.get(name)))), None),
     )
 
 
-def read_document(reply: HttpReply, now: datetime) -> Mapping[str, Any]:
-    """The object that any endpoint of the back channel answered. Raises: as `parse_token_reply`."""
+def _tokens(document: Mapping[str, Any], pointer: str, refreshing: bool) -> Mapping[str, Any]:
+    """The object that has the tokens. One that should stand elsewhere is never taken from the top: it is another's token."""
+    if not pointer:
+        return document
+    found = at_pointer(document, pointer)
+    if isinstance(found, dict):
+        return found
+    return document if refreshing else {}
+
+
+def at_pointer(document: Any, pointer: str) -> Any:
+    """What stands at a JSON pointer; None if there is nothing.  Source: RFC 6901 section 4."""
+    at = document
+    for token in pointer.split("/")[1:]:
+        name = token.replace("~1", "/").replace("~0", "~")
+        if isinstance(at, dict):
+            at = at.get(name)
+        elif isinstance(at, list) and name.isascii() and name.isdigit() and len(name) < 6 and int(name) < len(at):
+            at = at[int(name)]
+        else:
+            return None
+    return at
+
+
+def read_document(reply: HttpReply, now: datetime, terminal: Collection[str] = ()) -> Mapping[str, Any]:
+    """The object that any endpoint of the back channel answered; `terminal` are further errors that end a grant.
+
+    Raises: as `parse_token_reply`.
+    """
     check_status(reply, now)
     document = _document(reply)
     if document is None:
         raise Malformed(problem="not_an_object")
     error = _error(document, reply.status)
     if error is not None:
-        raise _typed(error, retry_after(reply, now))
+        raise InvalidGrant(error) if error in terminal else _typed(error, retry_after(reply, now))
     return document
 
 
@@ -108,6 +140,12 @@ def check_revocation(reply: HttpReply, now: datetime) -> None:
     error = _error(document, reply.status)
     if error is not None and not (reply.status < 500 and error in ("invalid_token", "invalid_grant", "token_revoked")):
         raise _typed(error, retry_after(reply, now))
+
+
+def check_own_revocation(reply: HttpReply, now: datetime) -> None:
+    """As `check_revocation`, of a provider's own form: what is not there any more is ended too. Raises: TokenError."""
+    if reply.status not in (404, 410):
+        check_revocation(reply, now)
 
 
 def check_status(reply: HttpReply, now: datetime) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
-from connectors_grpc.domain.definition import ClientAuthentication, OAuth, OAuthClient, TokenRequestFormat
+from connectors_grpc.domain.definition import ClientAuthentication, OAuth, OAuthClient, Placement, TokenRequestFormat
+from connectors_grpc.inject import FieldRefused, PlaceholderUnresolved, resolve
 from connectors_grpc.oauth2.assertions import Stamp, client_assertion, looks_like_key
 from connectors_grpc.oauth2.errors import ClientRefused
 from connectors_grpc.oauth2.parameters import TOKEN_RESERVED
@@ -23,6 +24,9 @@ MAX_REPLY = 64 * 1024
 """Bytes. Token replies with large id tokens are a few KiB."""
 JWT_BEARER_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 """Source: RFC 7523 section 2.2."""
+
+STANDARD = (("Accept", "application/json"), ("Accept-Encoding", "identity"), ("User-Agent", "connectors"))
+"""Header lines of every request to a back channel."""
 
 Parameters = Mapping[str, str | Sequence[str]]
 """A parameter with several values is sent as often."""
@@ -84,6 +88,41 @@ def revocation(
     return back_channel(oauth.revocation_endpoint, oauth, client, parameters, allow_private_addresses, stamp)
 
 
+def own_revocation(
+    oauth: OAuth, client: OAuthClient, *, fields: Mapping[str, Secret], allow_private_addresses: bool
+) -> HttpRequest:
+    """End a grant in the provider's own way, as the definition's `revocation` says; `fields` is what its templates name.
+
+    Raises: ClientRefused if a template names what is not there, or the stored secret is a key.
+    """
+    wanted = oauth.revocation
+    assert wanted is not None
+    known = {**fields, "client_id": Secret(client.client_id)}
+    if client.secret is not None:
+        if looks_like_key(client.secret.reveal()):
+            raise ClientRefused(problem="private_key")
+        known["client_secret"] = client.secret
+    body = Placement(query=wanted.parameters)
+    try:
+        placed, parameters = resolve(wanted.placement, known), resolve(body, known).query
+    except (PlaceholderUnresolved, FieldRefused):
+        raise ClientRefused(problem="revocation_template") from None
+    given = {name: value.reveal() for name, value in parameters.items()}
+    headers, content = _body(given, wanted.format) if given else ((), b"")
+    own = tuple((name, value.reveal()) for name, value in placed.headers.items())
+    query = {name: value.reveal() for name, value in placed.query.items()}
+    url = wanted.url.replace("{client_id}", quote(client.client_id, safe=""))
+    return HttpRequest(
+        method=wanted.method,
+        url=f"{url}?{urlencode(query)}" if query else url,
+        headers=(*STANDARD, *own, *headers),
+        body=content,
+        allow_private_addresses=allow_private_addresses,
+        timeout=TIMEOUT,
+        max_body=MAX_REPLY,
+    )
+
+
 def with_extras(oauth: OAuth, parameters: Parameters) -> Parameters:
     """`parameters` of a token request with the definition's own, which never replace them.  Source: RFC 8707 section 2.2."""
     extras = {name: value for name, value in oauth.token_parameters.items() if name not in TOKEN_RESERVED}
@@ -103,11 +142,7 @@ def back_channel(
     Raises: ClientRefused if the stored secret is not what that takes; ValueError if a stamp is wanted and none came.
     """
     body: dict[str, str | Sequence[str]] = {n: v if isinstance(v, str) else list(v) for n, v in parameters.items()}
-    headers = [
-        ("Accept", "application/json"),
-        ("Accept-Encoding", "identity"),
-        ("User-Agent", "connectors"),
-    ]
+    headers = [*STANDARD, *oauth.token_headers.items()]
     if client.secret is None or oauth.client_authentication is ClientAuthentication.NONE:
         body["client_id"] = client.client_id
     elif oauth.client_authentication is ClientAuthentication.PRIVATE_KEY_JWT:
@@ -125,21 +160,24 @@ def back_channel(
         body |= {"client_id": client.client_id, "client_secret": client.secret.reveal()}
     else:
         headers.append(("Authorization", _basic(client.client_id, client.secret)))
-    if oauth.token_request_format is TokenRequestFormat.JSON:
-        headers.append(("Content-Type", "application/json"))
-        content = json.dumps(body).encode("ascii")
-    else:
-        headers.append(("Content-Type", "application/x-www-form-urlencoded"))
-        content = urlencode(body, doseq=True).encode("ascii")
+    of_body, content = _body(body, oauth.token_request_format)
     return HttpRequest(
         method="POST",
         url=url,
-        headers=tuple(headers),
+        headers=(*headers, *of_body),
         body=content,
         allow_private_addresses=allow_private_addresses,
         timeout=TIMEOUT,
         max_body=MAX_REPLY,
     )
+
+
+def _body(parameters: Parameters, form: TokenRequestFormat) -> tuple[tuple[tuple[str, str], ...], bytes]:
+    """The header line that says what the body is, and the body."""
+    if form is TokenRequestFormat.JSON:
+        return (("Content-Type", "application/json"),), json.dumps(parameters).encode("ascii")
+    encoded = urlencode(parameters, doseq=True).encode("ascii")
+    return (("Content-Type", "application/x-www-form-urlencoded"),), encoded
 
 
 def _basic(client_id: str, secret: Secret) -> str:

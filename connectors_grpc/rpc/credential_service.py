@@ -25,7 +25,8 @@ from connectors_grpc.integrations import Integrations
 from connectors_grpc.proxying import Proxying
 from connectors_grpc.rpc import convert, parse
 from connectors_grpc.rpc.importing import Imports
-from connectors_grpc.rpc.material import material, seeded
+from connectors_grpc.rpc.material import inputs, material, seeded
+from connectors_grpc.tailoring import read_values, tailored
 from connectors_grpc.tenants import Tenants
 
 LONGEST_MIN_TTL = timedelta(minutes=10)
@@ -77,6 +78,7 @@ class CredentialServicer(CredentialServiceServicer):
             redirect_uri=request.redirect_uri,
             device=request.device,
             allow_account_change=request.allow_account_change,
+            inputs=inputs(request.inputs),
         )
         answer = pb.StartAuthorizationResponse(
             connect_url=started.url, expire_time=convert.time_of(started.expire_time), credential=started.credential
@@ -121,6 +123,8 @@ class CredentialServicer(CredentialServiceServicer):
         if new is None:
             new = seeded(await self._seeding.read(tenant, credential_id, request.vault.path))
         integration = await self._integrations.get(integration_id, fresh=fresh)
+        values = read_values(integration, inputs(request.inputs), found=True)
+        integration, new = tailored(integration, values), replace(new, values=values)
         new = await vouched(self._integrations, caller(), tenant, integration, new)
         return Wanted(tenant, integration, credential_id, new, labels, version)
 

@@ -12,11 +12,11 @@ from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1.integration_service_pb2_grpc import IntegrationServiceServicer
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.rotating import Rotating
-from connectors_grpc.rpc import convert, parse
+from connectors_grpc.rpc import definitions, parse
 from connectors_grpc.rpc.operation import operation
 from connectors_grpc.tenants import Tenants
 
-FIELDS = ("display_name", "oauth", "api", "oauth_client", "allow_private_addresses")
+FIELDS = ("display_name", "oauth", "api", "oauth_client", "allow_private_addresses", "inputs")
 
 
 class IntegrationServicer(IntegrationServiceServicer):
@@ -31,7 +31,7 @@ class IntegrationServicer(IntegrationServiceServicer):
         """See the contract."""
         after, limit = parse.page(request.page_size, request.page_token)
         page = await self._integrations.list(after=after, limit=limit)
-        found = map(convert.integration, page.integrations)
+        found = map(definitions.integration, page.integrations)
         return pb.ListIntegrationsResponse(integrations=found, next_page_token=page.next)
 
     async def GetIntegration(self, request: pb.GetIntegrationRequest, _context: Any) -> pb.GetIntegrationResponse:
@@ -39,7 +39,7 @@ class IntegrationServicer(IntegrationServiceServicer):
         integration = await self._integrations.get(parse.integration_id(request.integration), fresh=True)
         if request.tenant:
             integration = await self._of_tenant(integration, request.tenant)
-        return pb.GetIntegrationResponse(integration=convert.integration(integration))
+        return pb.GetIntegrationResponse(integration=definitions.integration(integration))
 
     async def _of_tenant(self, integration: Integration, tenant_id: str) -> Integration:
         tenant = await self._tenants.get(caller(), parse.tenant_id(tenant_id))
@@ -52,11 +52,11 @@ class IntegrationServicer(IntegrationServiceServicer):
         integration_id = parse.integration_id(request.integration_id, "integration_id")
         created = await self._integrations.create(
             caller(),
-            convert.definition(integration_id, request.integration),
+            definitions.definition(integration_id, request.integration),
             request_id=parse.request_id(request.request_id),
             validate_only=request.validate_only,
         )
-        return pb.CreateIntegrationResponse(integration=convert.integration(created))
+        return pb.CreateIntegrationResponse(integration=definitions.integration(created))
 
     async def UpdateIntegration(
         self, request: pb.UpdateIntegrationRequest, _context: Any
@@ -68,7 +68,7 @@ class IntegrationServicer(IntegrationServiceServicer):
         if request.tenant:
             current = await self._integrations.get(integration_id, fresh=True)
             return await self._update_of_tenant(request, changes, current)
-        wanted = convert.definition(integration_id, given)
+        wanted = definitions.definition(integration_id, given)
 
         def change(current: Integration) -> Integration:
             return replace(
@@ -82,6 +82,7 @@ class IntegrationServicer(IntegrationServiceServicer):
                     if "allow_private_addresses" in changes
                     else current.allow_private_addresses
                 ),
+                inputs=wanted.inputs if "inputs" in changes else current.inputs,
             )
 
         updated = await self._integrations.update(
@@ -93,7 +94,7 @@ class IntegrationServicer(IntegrationServiceServicer):
             validate_only=request.validate_only,
         )
         return pb.UpdateIntegrationResponse(
-            integration=convert.integration(updated.integration), unchanged=updated.unchanged
+            integration=definitions.integration(updated.integration), unchanged=updated.unchanged
         )
 
     async def _update_of_tenant(
@@ -102,12 +103,12 @@ class IntegrationServicer(IntegrationServiceServicer):
         if changes != {"oauth_client"} or not request.integration.HasField("oauth_client"):
             raise invalid("update_mask", "with `tenant`, only `oauth_client` may change")
         tenant = await self._tenants.usable(caller(), parse.tenant_id(request.tenant))
-        client = convert.client(request.integration.oauth_client)
+        client = definitions.client(request.integration.oauth_client)
         unchanged = await self._integrations.set_tenant_client(
             caller(), tenant, current.id, client, validate_only=request.validate_only
         )
         updated = await self._of_tenant(current, request.tenant)
-        return pb.UpdateIntegrationResponse(integration=convert.integration(updated), unchanged=unchanged)
+        return pb.UpdateIntegrationResponse(integration=definitions.integration(updated), unchanged=unchanged)
 
     async def DeleteIntegration(
         self, request: pb.DeleteIntegrationRequest, _context: Any

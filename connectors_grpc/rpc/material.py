@@ -55,6 +55,13 @@ def material(request: pb.StoreCredentialRequest) -> NewMaterial:
             raise invalid("material", "one of api_key, basic, oauth, grant or vault is wanted")
 
 
+def inputs(given: Mapping[str, str]) -> Mapping[str, str]:
+    """Inputs by id; whether the integration asks for them is for the use case. Raises: INVALID_FIELD."""
+    if len(given) > MOST_FIELDS or not all(FIELD_NAME.fullmatch(name) for name in given):
+        raise invalid("inputs", f"at most {MOST_FIELDS} inputs named [a-z][a-z0-9_]* are wanted")
+    return {name: parse.secret_text(value, f"inputs.{name}", empty=True) for name, value in given.items()}
+
+
 def _grant(given: pb.GrantMaterial) -> NewMaterial:
     """What tokens are minted from; whether the integration takes it is for the use case. Raises: INVALID_FIELD."""
     texts = {name: getattr(given, name) for name in ("installation_id", "subject", "subject_token")}

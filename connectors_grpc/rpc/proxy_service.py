@@ -16,7 +16,7 @@ from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1.proxy_service_pb2_grpc import ProxyServiceServicer
 from connectors_grpc.ports import Change
 from connectors_grpc.proxying import Call, Proxying
-from connectors_grpc.rpc import convert, parse
+from connectors_grpc.rpc import convert, definitions, parse
 from connectors_grpc.secret import Secret
 from connectors_grpc.streaming import PIECE, UPLOAD_IDLE, Head, Streaming
 from connectors_grpc.watching import Event, Signal, Watching
@@ -155,7 +155,7 @@ def _lease(leased: Leased) -> pb.Lease:
         refresh_after_ttl=convert.duration_of(leased.refresh_after),
         grace_ttl=convert.duration_of(leased.grace),
         quota=convert.quota(use.tenant.quota),
-        retry=convert.retry(use.api.retry),
+        retry=definitions.retry(use.api.retry),
     )
 
 

@@ -25,7 +25,7 @@ from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import error_reason_pb2
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
-from connectors_grpc.rpc import convert
+from connectors_grpc.rpc import definitions
 from tests.cli.conftest import Cli, Refused
 from tests.providers import recording_upstream
 from tests.running import Server, fresh_id
@@ -309,7 +309,7 @@ def test_each_definition_of_the_page_is_taken(text: str, tmp_path: Path) -> None
     """Read as the command reads it, held to the server's rules."""
     path = tmp_path / "definition.yaml"
     path.write_text(text)
-    assert not validate_definition(convert.definition(IntegrationId("notes"), read_definition(path)))
+    assert not validate_definition(definitions.definition(IntegrationId("notes"), read_definition(path)))
 
 
 async def test_a_device_connects_at_a_real_server(server: Server, tmp_path: Path) -> None:

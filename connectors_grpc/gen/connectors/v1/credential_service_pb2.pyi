@@ -111,6 +111,26 @@ class Credential(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TENANT_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     INTEGRATION_FIELD_NUMBER: _builtins.int
@@ -133,6 +153,8 @@ class Credential(_message.Message):
     STATE_DETAIL_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     MINTED_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    REFRESH_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Whose it is."""
     id: _builtins.str
@@ -196,6 +218,14 @@ class Credential(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Inputs that were given and what was found out after consent, by id; without those that are secret."""
+
+    @_builtins.property
+    def refresh_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the refresh token ends unless it is used, as the provider said. Unset: it did not."""
+
     def __init__(
         self,
         *,
@@ -221,10 +251,12 @@ class Credential(_message.Message):
         state_detail: _builtins.str = ...,
         account: _builtins.str = ...,
         minted: _builtins.bool = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        refresh_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "refresh_time", b"refresh_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "refresh_expire_time", b"refresh_expire_time", "refresh_time", b"refresh_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "allowed_hosts", b"allowed_hosts", "create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "granted_scopes", b"granted_scopes", "id", b"id", "integration", b"integration", "kind", b"kind", "labels", b"labels", "minted", b"minted", "missing_scopes", b"missing_scopes", "next_step", b"next_step", "refresh_time", b"refresh_time", "refreshable", b"refreshable", "state", b"state", "state_detail", b"state_detail", "state_reason", b"state_reason", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "allowed_hosts", b"allowed_hosts", "create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "granted_scopes", b"granted_scopes", "id", b"id", "integration", b"integration", "kind", b"kind", "labels", b"labels", "minted", b"minted", "missing_scopes", b"missing_scopes", "next_step", b"next_step", "refresh_expire_time", b"refresh_expire_time", "refresh_time", b"refresh_time", "refreshable", b"refreshable", "state", b"state", "state_detail", b"state_detail", "state_reason", b"state_reason", "tenant", b"tenant", "update_time", b"update_time", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -236,6 +268,26 @@ class StartAuthorizationRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TENANT_FIELD_NUMBER: _builtins.int
     INTEGRATION_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
@@ -243,6 +295,7 @@ class StartAuthorizationRequest(_message.Message):
     REDIRECT_URI_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     ALLOW_ACCOUNT_CHANGE_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Whose credential it will be."""
     integration: _builtins.str
@@ -265,6 +318,10 @@ class StartAuthorizationRequest(_message.Message):
         besides, so that connecting again only adds; to end up with fewer, revoke it first.
         """
 
+    @_builtins.property
+    def inputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the definition's `inputs` ask for, by id. Those that the credential has already need not be given again."""
+
     def __init__(
         self,
         *,
@@ -275,10 +332,11 @@ class StartAuthorizationRequest(_message.Message):
         redirect_uri: _builtins.str = ...,
         device: _builtins.bool = ...,
         allow_account_change: _builtins.bool = ...,
+        inputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_account_change", b"allow_account_change", "credential", b"credential", "device", b"device", "integration", b"integration", "redirect_uri", b"redirect_uri", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_account_change", b"allow_account_change", "credential", b"credential", "device", b"device", "inputs", b"inputs", "integration", b"integration", "redirect_uri", b"redirect_uri", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -448,6 +506,26 @@ class StoreCredentialRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TENANT_FIELD_NUMBER: _builtins.int
     INTEGRATION_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
@@ -458,6 +536,7 @@ class StoreCredentialRequest(_message.Message):
     VAULT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Whose it is."""
     integration: _builtins.str
@@ -490,6 +569,10 @@ class StoreCredentialRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels, as in Credential."""
 
+    @_builtins.property
+    def inputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the definition's `inputs` ask for, by id; and what its `discovery` would have found, where URLs name that."""
+
     def __init__(
         self,
         *,
@@ -503,10 +586,11 @@ class StoreCredentialRequest(_message.Message):
         vault: Global___VaultMaterial | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         etag: _builtins.str = ...,
+        inputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "grant", b"grant", "material", b"material", "oauth", b"oauth", "vault", b"vault"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "credential", b"credential", "etag", b"etag", "grant", b"grant", "integration", b"integration", "labels", b"labels", "material", b"material", "oauth", b"oauth", "tenant", b"tenant", "vault", b"vault"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "credential", b"credential", "etag", b"etag", "grant", b"grant", "inputs", b"inputs", "integration", b"integration", "labels", b"labels", "material", b"material", "oauth", b"oauth", "tenant", b"tenant", "vault", b"vault"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_material: _TypeAlias = _typing.Literal["api_key", "basic", "oauth", "grant", "vault"]  # noqa: Y015
     _WhichOneofArgType_material: _TypeAlias = _typing.Literal["material", b"material"]  # noqa: Y015

@@ -249,6 +249,7 @@ class Integration(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A lower-case DNS label, 1 to 63 characters."""
     display_name: _builtins.str
@@ -281,6 +282,10 @@ class Integration(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Input]:
+        """What a tenant must say before it can connect, up to 16."""
+
     def __init__(
         self,
         *,
@@ -295,14 +300,209 @@ class Integration(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        inputs: _abc.Iterable[Global___Input] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["api", b"api", "create_time", b"create_time", "oauth", b"oauth", "oauth_client", b"oauth_client", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_private_addresses", b"allow_private_addresses", "api", b"api", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "oauth", b"oauth", "oauth_client", b"oauth_client", "source", b"source", "update_time", b"update_time", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_private_addresses", b"allow_private_addresses", "api", b"api", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "inputs", b"inputs", "oauth", b"oauth", "oauth_client", b"oauth_client", "source", b"source", "update_time", b"update_time", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Integration: _TypeAlias = Integration  # noqa: Y015
+
+@_typing.final
+class Input(_message.Message):
+    """What a tenant must say before it can connect: a subdomain, a region. `{id}` stands for it in `oauth`'s endpoints, in
+    `api.base_url` and `api.allowed_hosts`, and in `api.placement`. In a host it is either the first part of a name whose end is
+    fixed (`{shop}.myshopify.com`), or the whole host (`{host}`): then any but the default needs an OAuth client of the tenant's
+    own, as no secret of the platform goes to a host that a tenant chose. Sealed with the credential.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ChoicesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    DEFAULT_FIELD_NUMBER: _builtins.int
+    OPTIONAL_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its name: a-z, 0-9 and `_`, 1 to 63 characters. No name of a credential's own field (`access_token`)."""
+    title: _builtins.str
+    """For people, up to 200 characters. Unset: the id."""
+    pattern: _builtins.str
+    """A regular expression for the whole value, up to 200 characters; groups are not repeated. Either this or `choices`."""
+    example: _builtins.str
+    """What one looks like, for people."""
+    default: _builtins.str
+    """Holds where none is given."""
+    optional: _builtins.bool
+    """May be left out; then no URL names it."""
+    secret: _builtins.bool
+    """Never shown again. Only in `api.placement`, and only where no person consents."""
+    @_builtins.property
+    def choices(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What may be given, and what then fills the place (`eu` to `.eu`), up to 32."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        title: _builtins.str = ...,
+        pattern: _builtins.str = ...,
+        choices: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        example: _builtins.str = ...,
+        default: _builtins.str = ...,
+        optional: _builtins.bool = ...,
+        secret: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "default", b"default", "example", b"example", "id", b"id", "optional", b"optional", "pattern", b"pattern", "secret", b"secret", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Input: _TypeAlias = Input  # noqa: Y015
+
+@_typing.final
+class Discovery(_message.Message):
+    """What is found out once there is a token: a site's id, an instance's host. `{id}` stands for it in `api`, as an input does. Asked
+    after consent, and sealed with the credential; a material that is stored says it as an input.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    POINTER_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    MATCH_POINTER_FIELD_NUMBER: _builtins.int
+    MATCH_FIELD_NUMBER: _builtins.int
+    OPTIONAL_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its name, as of an input."""
+    pointer: _builtins.str
+    """Where it stands: a JSON pointer (RFC 6901) into the answer, or into each item where the answer is a list."""
+    url: _builtins.str
+    """A GET with the new token, at a host that is sealed with it. Unset: the token reply is looked at."""
+    pattern: _builtins.str
+    """A regular expression for the whole value, up to 200 characters; of a group in it, only that part is taken. Unset: letters,
+    digits, `.`, `_`, `:` and `-`, up to 128.
+    """
+    match_pointer: _builtins.str
+    """Where an item says what `match` must equal. Unset: any item will do, if there is but one."""
+    match: _builtins.str
+    """A template of inputs (`{site}`). With its input left out, any item will do, if there is but one."""
+    optional: _builtins.bool
+    """Connect without it, where it is not there."""
+    example: _builtins.str
+    """What the provider sends, for people; `pattern` takes it. Up to 200 characters."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        pointer: _builtins.str = ...,
+        url: _builtins.str = ...,
+        pattern: _builtins.str = ...,
+        match_pointer: _builtins.str = ...,
+        match: _builtins.str = ...,
+        optional: _builtins.bool = ...,
+        example: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "id", b"id", "match", b"match", "match_pointer", b"match_pointer", "optional", b"optional", "pattern", b"pattern", "pointer", b"pointer", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Discovery: _TypeAlias = Discovery  # noqa: Y015
+
+@_typing.final
+class Revocation(_message.Message):
+    """How a grant is ended, where that is not RFC 7009. Templates name the credential's fields, its inputs and discoveries,
+    `{refresh_token}`, `{client_id}` and `{client_secret}`. 404 and 410 count as ended.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ParametersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    URL_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Where. Of a credential's fields, only `{client_id}`, inputs and discoveries may stand in it."""
+    method: _builtins.str
+    """GET, POST or DELETE. Unset: POST."""
+    format: Global___TokenRequestFormat.ValueType
+    """What the body is. Unset: FORM."""
+    @_builtins.property
+    def placement(self) -> Global___Placement:
+        """Where credentials stand: Basic of the client (`{client_id}`, `{client_secret}`), or the token. Unset: nowhere but in the body."""
+
+    @_builtins.property
+    def parameters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Templates of the body's parameters, by name. Unset: no body. Not for GET."""
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        method: _builtins.str = ...,
+        placement: Global___Placement | None = ...,
+        format: Global___TokenRequestFormat.ValueType = ...,
+        parameters: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "method", b"method", "parameters", b"parameters", "placement", b"placement", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Revocation: _TypeAlias = Revocation  # noqa: Y015
 
 @_typing.final
 class OAuthClient(_message.Message):
@@ -419,6 +619,26 @@ class OAuth(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TokenHeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     AUTHORIZATION_ENDPOINT_FIELD_NUMBER: _builtins.int
     TOKEN_ENDPOINT_FIELD_NUMBER: _builtins.int
     REFRESH_ENDPOINT_FIELD_NUMBER: _builtins.int
@@ -444,6 +664,14 @@ class OAuth(_message.Message):
     ASSERTION_AUDIENCE_FIELD_NUMBER: _builtins.int
     ASSERTION_CLAIMS_FIELD_NUMBER: _builtins.int
     SUBJECT_TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    SCOPE_PARAMETER_FIELD_NUMBER: _builtins.int
+    CODE_PARAMETER_FIELD_NUMBER: _builtins.int
+    TOKEN_HEADERS_FIELD_NUMBER: _builtins.int
+    TOKEN_POINTER_FIELD_NUMBER: _builtins.int
+    TERMINAL_ERRORS_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
+    INTROSPECTION_ENDPOINT_FIELD_NUMBER: _builtins.int
+    DISCOVERY_FIELD_NUMBER: _builtins.int
     authorization_endpoint: _builtins.str
     """Where the person consents (RFC 6749 section 3.1). Needed for the grant AUTHORIZATION_CODE, unless
     `device_authorization_endpoint` is set.
@@ -482,6 +710,16 @@ class OAuth(_message.Message):
     """`aud` of assertions: the issuer, for some providers. Unset: the token endpoint."""
     subject_token_type: _builtins.str
     """TOKEN_EXCHANGE's `subject_token_type`. Unset: `urn:ietf:params:oauth:token-type:access_token`."""
+    scope_parameter: _builtins.str
+    """The authorization request's name for scopes (`user_scope`, of Slack). Unset: `scope`."""
+    code_parameter: _builtins.str
+    """The callback's name for the code. Unset: `code`."""
+    token_pointer: _builtins.str
+    """A JSON pointer to the object that has `access_token` and the like in the reply to a code (`/authed_user`); in the reply to a
+    refresh they may stand at the top as well. Unset: the top.
+    """
+    introspection_endpoint: _builtins.str
+    """Where tokens are looked into (RFC 7662). Not asked; named so that no app calls it with a tenant's credential."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Asked for when StartAuthorization names none."""
@@ -512,6 +750,22 @@ class OAuth(_message.Message):
         server. Unset: `iss` of `{client_id}` and `sub` of `{subject}`.
         """
 
+    @_builtins.property
+    def token_headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Sent to the token endpoint besides the standard ones."""
+
+    @_builtins.property
+    def terminal_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further error codes that say that the grant is gone for good, up to 16. `invalid_grant` always does."""
+
+    @_builtins.property
+    def revocation(self) -> Global___Revocation:
+        """How a grant is ended, in place of `revocation_endpoint`."""
+
+    @_builtins.property
+    def discovery(self) -> _containers.RepeatedCompositeFieldContainer[Global___Discovery]:
+        """What is found out after consent, up to 8."""
+
     def __init__(
         self,
         *,
@@ -540,10 +794,18 @@ class OAuth(_message.Message):
         assertion_audience: _builtins.str = ...,
         assertion_claims: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         subject_token_type: _builtins.str = ...,
+        scope_parameter: _builtins.str = ...,
+        code_parameter: _builtins.str = ...,
+        token_headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        token_pointer: _builtins.str = ...,
+        terminal_errors: _abc.Iterable[_builtins.str] | None = ...,
+        revocation: Global___Revocation | None = ...,
+        introspection_endpoint: _builtins.str = ...,
+        discovery: _abc.Iterable[Global___Discovery] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["default_access_token_ttl", b"default_access_token_ttl", "refresh_token_idle_ttl", b"refresh_token_idle_ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_access_token_ttl", b"default_access_token_ttl", "refresh_token_idle_ttl", b"refresh_token_idle_ttl", "revocation", b"revocation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertion_audience", b"assertion_audience", "assertion_claims", b"assertion_claims", "authorization_endpoint", b"authorization_endpoint", "authorization_parameters", b"authorization_parameters", "client_authentication", b"client_authentication", "default_access_token_ttl", b"default_access_token_ttl", "device_authorization_endpoint", b"device_authorization_endpoint", "grant", b"grant", "iss_required", b"iss_required", "issuer", b"issuer", "pkce_disabled", b"pkce_disabled", "pushed_authorization_request_endpoint", b"pushed_authorization_request_endpoint", "refresh_endpoint", b"refresh_endpoint", "refresh_ends_access_token", b"refresh_ends_access_token", "refresh_rotation", b"refresh_rotation", "refresh_token_idle_ttl", b"refresh_token_idle_ttl", "resources", b"resources", "revocation_endpoint", b"revocation_endpoint", "scope_separator", b"scope_separator", "scopes", b"scopes", "signing_algorithm", b"signing_algorithm", "subject_token_type", b"subject_token_type", "token_endpoint", b"token_endpoint", "token_parameters", b"token_parameters", "token_request_format", b"token_request_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertion_audience", b"assertion_audience", "assertion_claims", b"assertion_claims", "authorization_endpoint", b"authorization_endpoint", "authorization_parameters", b"authorization_parameters", "client_authentication", b"client_authentication", "code_parameter", b"code_parameter", "default_access_token_ttl", b"default_access_token_ttl", "device_authorization_endpoint", b"device_authorization_endpoint", "discovery", b"discovery", "grant", b"grant", "introspection_endpoint", b"introspection_endpoint", "iss_required", b"iss_required", "issuer", b"issuer", "pkce_disabled", b"pkce_disabled", "pushed_authorization_request_endpoint", b"pushed_authorization_request_endpoint", "refresh_endpoint", b"refresh_endpoint", "refresh_ends_access_token", b"refresh_ends_access_token", "refresh_rotation", b"refresh_rotation", "refresh_token_idle_ttl", b"refresh_token_idle_ttl", "resources", b"resources", "revocation", b"revocation", "revocation_endpoint", b"revocation_endpoint", "scope_parameter", b"scope_parameter", "scope_separator", b"scope_separator", "scopes", b"scopes", "signing_algorithm", b"signing_algorithm", "subject_token_type", b"subject_token_type", "terminal_errors", b"terminal_errors", "token_endpoint", b"token_endpoint", "token_headers", b"token_headers", "token_parameters", b"token_parameters", "token_pointer", b"token_pointer", "token_request_format", b"token_request_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -584,6 +846,7 @@ class Api(_message.Message):
     ACCOUNT_POINTER_FIELD_NUMBER: _builtins.int
     OK_FIELD_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
+    IDENTITY_BODY_FIELD_NUMBER: _builtins.int
     base_url: _builtins.str
     """Where calls go: scheme, host and an optional path prefix, without query or trailing slash."""
     identity_path: _builtins.str
@@ -598,6 +861,8 @@ class Api(_message.Message):
     """A top-level member of the identity call's answer that must be true, whatever the status (`ok`, of Slack). Needs
     `identity_path`. Unset: the status alone counts.
     """
+    identity_body: _builtins.str
+    """JSON to POST to `identity_path`, where the identity call is no GET. `{}` if nothing has to be said."""
     @_builtins.property
     def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hosts besides the base URL's that the credential may go to (`uploads.github.com`), exact names."""
@@ -626,10 +891,11 @@ class Api(_message.Message):
         account_pointer: _builtins.str = ...,
         ok_field: _builtins.str = ...,
         retry: Global___Retry | None = ...,
+        identity_body: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_pointer", b"account_pointer", "allowed_hosts", b"allowed_hosts", "base_url", b"base_url", "default_headers", b"default_headers", "identity_path", b"identity_path", "ok_field", b"ok_field", "pass_cookies", b"pass_cookies", "placement", b"placement", "retry", b"retry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_pointer", b"account_pointer", "allowed_hosts", b"allowed_hosts", "base_url", b"base_url", "default_headers", b"default_headers", "identity_body", b"identity_body", "identity_path", b"identity_path", "ok_field", b"ok_field", "pass_cookies", b"pass_cookies", "placement", b"placement", "retry", b"retry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -678,7 +944,7 @@ Global___Retry: _TypeAlias = Retry  # noqa: Y015
 @_typing.final
 class Placement(_message.Message):
     """Where a credential stands in a request. Templates name its fields in braces: `{access_token}`, `{api_key}`,
-    `{username}`, `{password}`. A field that the credential lacks makes the call fail, never go out bare.
+    `{username}`, `{password}`, and the definition's inputs. A field that the credential lacks makes the call fail, never go out bare.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
