@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from sidecar.framing import Fields, Malformed, parse_trailers
+from sidecar.framing import CHUNKED, UNTIL_CLOSE, Fields, Malformed, parse_trailers
 
 LONGEST_LINE = 4096
 LONGEST_TRAILERS = 8 * 1024
@@ -180,3 +180,10 @@ class Chunked:
         if not self.done:
             raise Malformed("The body ended before its last chunk.")
         return b""
+
+
+def of_answer(length: int, *, chunk: bool, keep: Callable[[Fields], Fields]) -> Body:
+    """How an answer's body is read, by its head's `length`. `chunk`: its reader takes chunks; `keep` chooses its trailers."""
+    if length == CHUNKED:
+        return Chunked(strict=False, keep=keep, decode=not chunk)
+    return UntilClose(chunk) if length == UNTIL_CLOSE else Sized(length)

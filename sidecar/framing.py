@@ -49,10 +49,10 @@ class RequestHead:
 
 @dataclass(slots=True)
 class ResponseHead:
-    """An answer's head. `length` is CHUNKED, UNTIL_CLOSE, or a number of bytes."""
+    """An answer's head. `line` is its first, as we write it. `length` is CHUNKED, UNTIL_CLOSE, or a number of bytes."""
 
     status: int
-    status_text: bytes
+    line: bytes
     fields: Fields
     length: int
     keep_alive: bool
@@ -79,6 +79,8 @@ _LINES: Memo[bytes, tuple[bytes, bytes]] = Memo()
 """Whole lines seen, valid, that decide nothing and can hold no key, with name and value."""
 _DECIDING: Memo[bytes, Line] = Memo()
 """Lines seen, valid, that decide something but show no key."""
+_STATUSES: Memo[bytes, tuple[bool, int, bytes]] = Memo()
+"""Status lines seen, valid: whether HTTP/1.1, the status, the line as we write it."""
 _MOST_OWN = 16
 
 
@@ -97,6 +99,7 @@ class Own(dict[bytes, Line]):
 def forget_lines() -> None:
     """Nothing that an upstream said by mistake is remembered any longer."""
     _LINES.clear()
+    _STATUSES.clear()
 
 
 def still_text(part: bytes, before: bytes) -> bool:
@@ -135,10 +138,7 @@ def parse_request(head: bytes, own: Own | None = None) -> RequestHead:
 def parse_response(head: bytes, method: bytes) -> ResponseHead:
     """An answer's head, with its final empty line. Raises: Malformed (the connection can't be trusted any further)."""
     lines = _lines(head)
-    match = _STATUS_LINE.fullmatch(lines[0])
-    if match is None:
-        raise Malformed("The status line is malformed.")
-    http_1_1, status, text = match[1] == b"1", int(match[2]), match[3]
+    http_1_1, status, line = _STATUSES.get(lines[0]) or _status(lines[0])
     fields, marks, _ = _fields(lines, None, request=False)
     length = _length(marks, http_1_1, absent=UNTIL_CLOSE)
     if method == b"HEAD" or status < 200 or status in (204, 304):
@@ -148,12 +148,23 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
         keep_alive = http_1_1 or connection is not None
     else:
         keep_alive = b"close" not in _options(connection) if http_1_1 else b"keep-alive" in _options(connection)
-    return ResponseHead(status, text or b"", fields, length, keep_alive and length != UNTIL_CLOSE)
+    return ResponseHead(status, line, fields, length, keep_alive and length != UNTIL_CLOSE)
 
 
 def parse_trailers(section: bytes) -> Fields:
     """The fields of a trailer section, with its final empty line.  Raises: Malformed.  Source: RFC 9112 section 7.1.2."""
     return _fields(_lines(b"\r\n" + section), None, request=False)[0]
+
+
+def _status(line: bytes) -> tuple[bool, int, bytes]:
+    """Read a status line for the first time. Raises: Malformed."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise Malformed("The status line is malformed.")
+    read = match[1] == b"1", int(match[2]), b"HTTP/1.1 %b %b\r\n" % (match[2], match[3] or b"")
+    if len(line) <= LONGEST:
+        _STATUSES.keep(line, read)
+    return read
 
 
 def _lines(head: bytes) -> list[bytes]:

@@ -8,7 +8,6 @@ python -m bench.sidecar.inprocess --profile base     # where the time goes, by f
 from __future__ import annotations
 
 import argparse
-import asyncio
 import cProfile
 import gc
 import hashlib
@@ -20,6 +19,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+
+import uvloop
 
 from bench.sidecar.cases import REQUEST_HEADERS
 from bench.sidecar.upstream import ANSWER_HEADERS
@@ -155,16 +156,16 @@ def main() -> None:
     parser.add_argument("--exactly", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.exactly:
-        asyncio.run(exactly(options.exactly[0], int(options.exactly[1])))
+        uvloop.run(exactly(options.exactly[0], int(options.exactly[1])))
         return
     if options.profile:
-        asyncio.run(profile(options.profile))
+        uvloop.run(profile(options.profile))
         return
     print(
         f"engine: {'compiled' if not framing.__file__.endswith('.py') else 'interpreted'}, Python {sys.version.split()[0]}"
     )
     for case in options.case or CASES:
-        text = f"{case:10} {asyncio.run(measure(case, options.loops)):9,.0f} ns"
+        text = f"{case:10} {uvloop.run(measure(case, options.loops)):9,.0f} ns"
         if options.instructions:
             text += f"  {instructions(case):9,.0f} instructions"
         print(text, flush=True)

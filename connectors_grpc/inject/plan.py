@@ -311,6 +311,7 @@ _NOT_BACK = HOP_BY_HOP | {b"alt-svc", b"proxy-authenticate", b"proxy-authorizati
 _SHORTEST_TRACE = 8
 
 
+@lru_cache(maxsize=1024)
 def _normal(name: bytes) -> bytes:
     return name.lower().replace(b"_", b"-")
 

@@ -215,8 +215,9 @@ class Downstream(asyncio.BufferedProtocol):
             self._close(linger=not exchange.request_done)
             return
         self.deadline = self.engine.clock() + self.engine.limits.keep_alive
-        self._hold(_UPLOAD, False)
-        self._next()
+        if self.pending or self.held:
+            self._hold(_UPLOAD, False)
+            self._next()
 
     def _next(self) -> None:
         """Pipelined requests, one after the other; a loop, since an answer may be there at once."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from connectors_grpc.inject import PathNotAllowed
 from connectors_grpc.quota import Use
 from sidecar.admission import Admitted
-from sidecar.body import Body, Chunked, Sized, UntilClose
+from sidecar.body import Body, Chunked, Sized, of_answer
 from sidecar.engine import again, heads, tunnel
 from sidecar.engine.late import Wait
-from sidecar.framing import CHUNKED, UNTIL_CLOSE, Fields, Malformed, RequestHead, ResponseHead
+from sidecar.framing import CHUNKED, Fields, Malformed, RequestHead, ResponseHead
 from sidecar.held import Held
 from sidecar.problem import Problem, answer, problem_of
 
@@ -75,7 +75,10 @@ class Exchange:
             self.upgrade = tunnel.asks(self.head)
         held = self.held = self.engine.leases.find(admitted.ask, now)
         if held is not None:
-            self.down.ahead(self._scan(data) if self.head.length else data)
+            if self.head.length:
+                data = self._scan(data)
+            if data:
+                self.down.ahead(data)
             self._go(held)
             return
         self.deadline = now + self.engine.limits.lease
@@ -116,9 +119,15 @@ class Exchange:
             if self.engine.tunnels >= self.engine.limits.tunnels:
                 raise Problem("LIMIT_EXCEEDED", "Too many WebSockets are open.")
             self.sent = tunnel.upgrading(self.sent)
+        origin = self.engine.origin(held.origin)
+        upstream = origin.take()
+        if upstream is not None:
+            upstream.begin(self)
+            self.connected(upstream)
+            return
         self.wait = Wait.CONNECTION
         self.deadline = self.engine.clock() + self.engine.limits.connect
-        self.engine.origin(held.origin).acquire(self)
+        origin.queue(self)
 
     def upload(self, data: bytes) -> bytes:
         """More of the request's body; gives back what lies behind it. Raises: Malformed."""
@@ -190,7 +199,7 @@ class Exchange:
         limits = self.engine.limits
         if self.response is not None:
             if self.tunnelled:
-                self._moved()
+                self.moved()
             return
         self.wait = Wait.ANSWER if self.request_done else Wait.APP
         self.deadline = self.engine.clock() + (limits.first_byte if self.request_done else limits.upload_idle)
@@ -240,28 +249,9 @@ class Exchange:
         if held.signs is not None and again.limited(self, held.signs, response):
             return
         if response.status == 101:
-            self._switch(held, response, data)
+            tunnel.switch(self, held, response, data)
             return
         self.relay(response, data)
-
-    def _switch(self, held: Held, response: ResponseHead, data: bytes) -> None:
-        """From here on both connections are one tunnel; the origin's pool forgets its end. Raises: Malformed."""
-        tunnel.check_granted(response)
-        assert self.upstream is not None
-        self.response = response
-        self._forget_kept()
-        self.upstream.origin.lost(self.upstream)
-        self.tunnelled = True
-        self.engine.tunnels += 1
-        self.request_done = False
-        self.body, self.out_body = tunnel.Opaque(), tunnel.Opaque()
-        self.down.keep_alive = False
-        self.engine.metrics.answered(held.integration, 101)
-        self.down.write(tunnel.upgrading(heads.interim(response, held.plan)) + data)
-        self._moved()
-        early = self.down.taken()
-        if early:
-            self.upload(early)
 
     def resend(self, held: Held) -> None:
         """The same request with another lease, on another connection. Raises: Problem."""
@@ -278,28 +268,23 @@ class Exchange:
         self._forget_kept()
         length = response.length
         chunk = head.http_1_1
-        body: Body | None = None
-        if length == CHUNKED:
-            body = Chunked(strict=False, keep=held.plan.response_headers, decode=not chunk)
-        elif length == UNTIL_CLOSE:
-            body = UntilClose(chunk)
-        elif length:
-            body = Sized(length)
-        self.out_body = body
         keep_alive = head.keep_alive and self.request_done and not self.engine.draining
         if length < 0 and not chunk:
             keep_alive = False
         self.down.keep_alive = keep_alive
         out = heads.response(response, held, admitted.route, head, chunked=chunk and length < 0, keep_alive=keep_alive)
         self.engine.metrics.answered(held.integration, response.status, self._waited())
-        if body is None:
-            self.down.write(out)
-            self._finish(reusable=response.keep_alive and not data)
+        if len(data) == length:  # nearly always, if it is short: head and body came together
+            if self.share is not None:
+                self.share.pay(length)
+            self.down.write(out + data)
+            self._finish(reusable=response.keep_alive)
         elif data:
-            self._pass(body, out, data)
+            self._pass(of_answer(length, chunk=chunk, keep=held.plan.response_headers), out, data)
         else:
+            self.out_body = of_answer(length, chunk=chunk, keep=held.plan.response_headers)
             self.down.write(out)
-            self._moved()
+            self.moved()
 
     def download(self, data: bytes) -> None:
         """More of the answer's body. Raises: Malformed."""
@@ -310,6 +295,7 @@ class Exchange:
         self._pass(self.out_body, b"", data)
 
     def _pass(self, body: Body, before: bytes, data: bytes) -> None:
+        self.out_body = body
         out, rest = body.feed(data)
         if self.share is not None:
             self.share.pay(len(out))
@@ -318,9 +304,10 @@ class Exchange:
             assert self.response is not None
             self._finish(reusable=self.response.keep_alive and not rest)
         else:
-            self._moved()
+            self.moved()
 
-    def _moved(self) -> None:
+    def moved(self) -> None:
+        """A piece of the answer came, or of a tunnel's either way."""
         self.wait = Wait.BODY
         self.deadline = self.engine.clock() + self.engine.limits.idle
 
@@ -340,7 +327,8 @@ class Exchange:
             self.share.leave()
         if self.tunnelled:
             self.engine.tunnels -= 1
-        self._forget_kept()
+        if self.kept is not None:
+            self._forget_kept()
         self.engine.over(self, whole)
 
     def drop_upstream(self) -> None:

@@ -17,7 +17,7 @@ _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"host", b"expect
 def request(head: RequestHead, plan: Plan, target: Target) -> bytes:
     """What goes to the provider. Raises: PathNotAllowed."""
     end = b"Transfer-Encoding: chunked\r\n\r\n" if head.length == CHUNKED else b"\r\n"
-    return b"%b %b HTTP/1.1\r\n%b%b" % (head.method, plan.target(target), plan.request_block(head.fields), end)
+    return b"".join((head.method, b" ", plan.target(target), b" HTTP/1.1\r\n", plan.request_block(head.fields), end))
 
 
 def request_trailers(fields: Fields, plan: Plan) -> Fields:
@@ -28,10 +28,8 @@ def request_trailers(fields: Fields, plan: Plan) -> Fields:
 
 def interim(response: ResponseHead, plan: Plan) -> bytes:
     """A 1xx answer."""
-    lines = [b"HTTP/1.1 %d %b" % (response.status, response.status_text)]
-    lines += map(b": ".join, plan.response_headers(response.fields))
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+    lines = [b"%b: %b\r\n" % pair for pair in plan.response_headers(response.fields)]
+    return b"".join((response.line, *lines, b"\r\n"))
 
 
 def response(
@@ -41,7 +39,7 @@ def response(
     block = held.plan.response_block(response.fields)
     if block is None:
         block = _closely(response, held, route, head)
-    return _answer(response.status, response.status_text, block, route, chunked=chunked, keep_alive=keep_alive)
+    return b"".join((response.line, block, _end(route, chunked, keep_alive)))
 
 
 def relayed(
@@ -55,20 +53,21 @@ def relayed(
         )
         fields = rewrite(fields, where)
     block = b"".join([b"%b: %b\r\n" % pair for pair in fields])
-    return _answer(status, b"", block, route, chunked=chunked, keep_alive=keep_alive)
+    return b"".join((b"HTTP/1.1 %d \r\n" % status, block, _end(route, chunked, keep_alive)))
 
 
 def _ours(route: Route, head: RequestHead) -> bytes:
     return b"http://" + head.marks[b"host"] + route.prefix
 
 
-def _answer(status: int, text: bytes, block: bytes, route: Route, *, chunked: bool, keep_alive: bool) -> bytes:
+def _end(route: Route, chunked: bool, keep_alive: bool) -> bytes:
+    """Our own lines, and the empty one."""
     end = b"Vary: X-Tenant-Id\r\n" if route.vary else b""
     if chunked:
         end += b"Transfer-Encoding: chunked\r\n"
     if not keep_alive:
         end += b"Connection: close\r\n"
-    return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, text, block, end)
+    return end + b"\r\n"
 
 
 def _closely(response: ResponseHead, held: Held, route: Route, head: RequestHead) -> bytes:

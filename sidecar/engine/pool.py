@@ -25,15 +25,16 @@ class Origin:
         self.dialling = 0
         self.waiting: deque[Exchange] = deque()
 
-    def acquire(self, exchange: Exchange) -> None:
-        """Give it a connection now, or as soon as there is one. Raises: Problem (LIMIT_EXCEEDED)."""
-        idle = self.idle
-        while idle:
-            upstream = idle.pop()  # the one used last: the others may grow old and go
+    def take(self) -> Upstream | None:
+        """An idle connection, if there is one: the one used last, since the others may grow old and go."""
+        while self.idle:
+            upstream = self.idle.pop()
             if not upstream.transport.is_closing():
-                upstream.begin(exchange)
-                exchange.connected(upstream)
-                return
+                return upstream
+        return None
+
+    def queue(self, exchange: Exchange) -> None:
+        """Give it a connection as soon as there is one. Raises: Problem (LIMIT_EXCEEDED)."""
         if len(self.waiting) >= self.engine.limits.waiting:
             raise Problem("LIMIT_EXCEEDED", "Too many requests wait for this upstream.")
         self.waiting.append(exchange)

@@ -196,7 +196,7 @@ class Relayed(Exchange):
                 chunked=chunked, keep_alive=keep_alive,
             )
         )  # fmt: skip
-        self._moved()
+        self.moved()
 
     def _piece(self, data: bytes) -> None:
         assert self.out_body is not None
@@ -206,7 +206,7 @@ class Relayed(Exchange):
         if self.share is not None:
             self.share.pay(len(out))
         self.down.write(out)
-        self._moved()
+        self.moved()
 
     def download_blocked(self, blocked: bool) -> None:
         """The app reads slowly, or again."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.engine import heads
 from sidecar.framing import Malformed, RequestHead, ResponseHead
+from sidecar.held import Held
 from sidecar.problem import Problem
 
 if TYPE_CHECKING:
-    pass
+    from sidecar.engine.exchange import Exchange
 
 _LINES = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
@@ -58,3 +60,24 @@ def check_granted(response: ResponseHead) -> None:
     named = [value.lower() for name, value in response.fields if name.lower() == b"upgrade"]
     if named != [b"websocket"]:
         raise Malformed("The upstream switches to another protocol than was asked for.")
+
+
+def switch(exchange: Exchange, held: Held, response: ResponseHead, data: bytes) -> None:
+    """From here on both connections are one tunnel; the origin's pool forgets its end. Raises: Malformed."""
+    check_granted(response)
+    upstream, down = exchange.upstream, exchange.down
+    assert upstream is not None
+    exchange.response = response
+    exchange.kept = None  # what follows is sent once
+    upstream.origin.lost(upstream)
+    exchange.tunnelled = True
+    exchange.engine.tunnels += 1
+    exchange.request_done = False
+    exchange.body, exchange.out_body = Opaque(), Opaque()
+    down.keep_alive = False
+    exchange.engine.metrics.answered(held.integration, 101)
+    down.write(upgrading(heads.interim(response, held.plan)) + data)
+    exchange.moved()
+    early = down.taken()
+    if early:
+        exchange.upload(early)

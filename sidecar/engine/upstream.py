@@ -134,7 +134,8 @@ class Upstream(asyncio.BufferedProtocol):
         self.exchange = None
         self.served += 1
         if reusable and not self.blocked and not self.transport.is_closing():
-            self.hold(False)
+            if self.paused:
+                self.hold(False)
             self.origin.released(self)
         else:
             self.discard()
