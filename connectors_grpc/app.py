@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from connectors_grpc import logs
@@ -30,7 +30,7 @@ from connectors_grpc.credentials.seeding import Seeding
 from connectors_grpc.credentials.storing import Storing
 from connectors_grpc.credentials.sweeping import Sweeping
 from connectors_grpc.deleting import Deleting
-from connectors_grpc.errors import ConnectorsError
+from connectors_grpc.errors import ConnectorsError, VaultUnavailable
 from connectors_grpc.fleet import Fleet
 from connectors_grpc.http import metrics as measured
 from connectors_grpc.http import reference
@@ -53,6 +53,7 @@ from connectors_grpc.rpc.integration_service import IntegrationServicer
 from connectors_grpc.rpc.proxy_service import ProxyServicer
 from connectors_grpc.rpc.server import DESCRIPTORS, GrpcServer, Servicers
 from connectors_grpc.rpc.tenant_service import TenantServicer
+from connectors_grpc.schema import Guarded, SchemaNewer
 from connectors_grpc.settings import ServerSettings
 from connectors_grpc.spill import SpillDirectory
 from connectors_grpc.streaming import Streaming
@@ -73,6 +74,7 @@ class Platform:
     servicers: Servicers
     connecting: Connecting
     revoking: Revoking
+    records: Guarded
     chores: Sequence[Chore]
 
 
@@ -81,7 +83,9 @@ async def platform(
     settings: ServerSettings, vault: VaultClient, clock: Clock, metrics: Metrics
 ) -> AsyncIterator[Platform]:
     """The use cases over one Vault. Leaving waits for refreshes under way: what a provider answered is stored."""
-    records, secrets = VaultDocuments(vault, mount="connectors"), VaultDocuments(vault, mount="secret")
+    records, secrets = Guarded(VaultDocuments(vault, mount="connectors")), VaultDocuments(vault, mount="secret")
+    with suppress(VaultUnavailable):  # then it is asked before the first call
+        await records.check()
     audit, changes = CountedAudit(LogAudit(), metrics), JournaledChanges(records)
     platform_cipher, cipher = VaultCiphers(vault, mount="connectors-transit"), VaultCiphers(vault, mount="transit")
     # Calls of apps have connections of their own: however many are slow, tokens are refreshed.
@@ -146,8 +150,8 @@ async def platform(
         for cache in (access, tenants, integrations):
             changes.on_change(cache.forget)
         async with changes, refreshing.flights, connecting.flights, operations:
-            chores = (storing.recover, flows.sweep, operations.sweep, revoking.retry, sweeping.round)
-            yield Platform(access, servicers, connecting, revoking, chores)
+            chores = (records.check, storing.recover, flows.sweep, operations.sweep, revoking.retry, sweeping.round)
+            yield Platform(access, servicers, connecting, revoking, records, chores)
     finally:
         spill.close()
         await calling.aclose()
@@ -173,7 +177,7 @@ async def running(settings: ServerSettings, *, clock: Clock | None = None) -> As
         rest = Rest(boundary, DESCRIPTORS, built.servicers.handlers())
         face = HttpFace(
             built.connecting,
-            _healthy(vault),
+            _healthy(vault, built.records),
             base_url=settings.base_url,
             routes=[
                 *rest.routes(),
@@ -212,10 +216,14 @@ def vault_settings(settings: ServerSettings) -> VaultSettings:
     )
 
 
-def _healthy(vault: VaultClient) -> Health:
+def _healthy(vault: VaultClient, records: Guarded) -> Health:
     async def healthy() -> bool:
         try:
             health = await vault.health()
+            if not records.understood:
+                await records.check()
+        except SchemaNewer:
+            return False
         except ConnectorsError:
             return False
         return health.initialized and not health.sealed

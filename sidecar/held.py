@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1.tenant_service_pb2 import Quota as Bounds
 from connectors_grpc.inject import Injection, Plan, Rules
@@ -122,11 +124,27 @@ class Grant:
         return now < self.refresh_at and now < self.expires and not self.stale
 
 
+NARROWING = 1000
+"""Fields of this number and above narrow what may be done with a lease or a key: whoever does not know one refuses."""
+
+
+class TooNew(Exception):
+    """A newer server narrows this in a way that we do not know."""
+
+
+def _refuse_unknown(message: pb.Lease | pb.AppGrant) -> None:
+    """Fail closed on what a newer server forbids.  Raises: TooNew."""
+    unknown = UnknownFieldSet(message)
+    if any(unknown[at].field_number >= NARROWING for at in range(len(unknown))):
+        raise TooNew
+
+
 def hold(lease: pb.Lease, *, wall: float, now: float, chosen: Chosen = NOTHING_CHOSEN) -> Held:
     """Compile a lease. `wall` and `now` are one moment on both clocks.
 
-    Raises: HostNotAllowed (the base URL was not sealed with the credential), ValueError (malformed).
+    Raises: HostNotAllowed (the base URL was not sealed with the credential), ValueError (malformed), TooNew.
     """
+    _refuse_unknown(lease)
     injection = Injection(_injected(lease.headers), _injected(lease.query))
     plan = Plan.of(
         injection,
@@ -166,8 +184,9 @@ def _bounds(quota: Bounds) -> tuple[int, int, int]:
 def grant(app: pb.AppGrant, sha256: bytes, *, wall: float, now: float, grace: float) -> Grant:
     """Hold what the server says of a key. Units: grace in seconds, how long an unreachable server is excused.
 
-    Raises: RuleRefused (a newer server's rules: fail closed).
+    Raises: RuleRefused, TooNew (a newer server's rules: fail closed).
     """
+    _refuse_unknown(app)
     ttl = _ttl(app.ttl.ToTimedelta().total_seconds())
     return Grant(
         key_id=app.key_id,

@@ -16,7 +16,7 @@ from connectors_grpc.inject import CallNotAllowed, HostNotAllowed, RuleRefused, 
 from connectors_grpc.logs import get
 from sidecar.door import AppKey
 from sidecar.framing import RequestHead
-from sidecar.held import NOTHING_CHOSEN, Chosen, Grant, Held, grant, hold
+from sidecar.held import NOTHING_CHOSEN, Chosen, Grant, Held, TooNew, grant, hold
 from sidecar.problem import TEXT, Problem
 from sidecar.route import Credential, Tenant
 from sidecar.server import Denied, Unreachable
@@ -33,6 +33,7 @@ GRACE = 3600.0
 """Seconds for which a grant outlives its time while the server can't be reached."""
 UNWATCHED_TTL = 4.0
 """Seconds for which a lease or grant is believed, at most, while no watch tells what changes: below the 5 s of the promise."""
+TOO_OLD = "The server narrows this in a way that this sidecar does not know: update the sidecar."
 TRY_AGAIN = 1.0
 """Seconds between attempts at renewing while the server can't be reached."""
 
@@ -288,10 +289,8 @@ class Leases:
         if ask.key is not None:
             try:
                 granted = grant(response.app_grant, ask.key.sha256, wall=wall, now=now, grace=GRACE)
-            except RuleRefused:
-                raise Problem(
-                    "PERMISSION_DENIED", "The key has rules that this sidecar can't read: update it."
-                ) from None
+            except (RuleRefused, TooNew):
+                raise Problem("PERMISSION_DENIED", TOO_OLD) from None
             self.ruled = self.ruled or granted.rules is not None
             if granted.key_id != ask.key.key_id or not granted.covers(lease.tenant, lease.credential):
                 raise Problem("PERMISSION_DENIED")
@@ -304,6 +303,9 @@ class Leases:
         except HostNotAllowed:
             self._leases.pop((lease.tenant, lease.credential), None)
             raise Problem("HOST_NOT_ALLOWED") from None
+        except TooNew:
+            self._leases.pop((lease.tenant, lease.credential), None)
+            raise Problem("PERMISSION_DENIED", TOO_OLD) from None
         before = self._leases.pop((held.tenant, held.credential), None)
         if before is not None and before.generation == held.generation:
             held.rejected = before.rejected

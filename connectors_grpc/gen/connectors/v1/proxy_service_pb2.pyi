@@ -283,7 +283,9 @@ Global___LeaseResponse: _TypeAlias = LeaseResponse  # noqa: Y015
 
 @_typing.final
 class Lease(_message.Message):
-    """What a sidecar needs to call one integration for one tenant."""
+    """What a sidecar needs to call one integration for one tenant. Fields numbered 1000 and above narrow what may be done with it: a sidecar that
+    does not know one that is set must refuse the lease. All others may be ignored by who does not know them.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -429,7 +431,7 @@ Global___InjectedField: _TypeAlias = InjectedField  # noqa: Y015
 
 @_typing.final
 class AppGrant(_message.Message):
-    """What an app key may do, for the sidecar's cache."""
+    """What an app key may do, for the sidecar's cache. Fields numbered 1000 and above narrow it, as a Lease's do."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
