@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId
+from connectors_grpc.legacy import OldDocument
 
 Json = Mapping[str, "JsonValue"]
 JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
@@ -139,6 +140,24 @@ class Ciphers(Protocol):
 
         Raises: KeyMissing, and ValueError for a version above the latest.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class OldRecord:
+    """What an older layout has of a credential, opened. `version` is the KV version, 0 where the engine counts none."""
+
+    document: OldDocument
+    version: int
+
+
+class OldLayout(Protocol):
+    """Credentials of an older layout, to be read while they are migrated.
+
+    Raises: VaultUnavailable.
+    """
+
+    async def read(self, tenant: str, integration: str) -> OldRecord | None:
+        """The newest, by the names of the old layout; None if there is none. Raises: FormUnknown."""
 
 
 class Clock(Protocol):

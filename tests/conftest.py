@@ -1,3 +1,3 @@
 """Fixtures that any test may ask for; each starts only when one does."""
 
-pytest_plugins = ["tests.openbao", "tests.running", "tests.worlds", "tests.canary"]
+pytest_plugins = ["tests.openbao", "tests.running", "tests.worlds", "tests.canary", "tests.migrating"]

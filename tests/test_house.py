@@ -29,6 +29,8 @@ MAY_REVEAL: Mapping[str, str] = {
     "connectors_grpc/inject/plan.py": "the credential is put into a request",
     "connectors_grpc/inject/templates.py": "templates are filled",
     "connectors_grpc/integrations.py": "a client secret is sealed",
+    "connectors_grpc/legacy.py": "newer tokens go back into the form of an old record",
+    "connectors_grpc/migration/server.py": "what is migrated is sent to be stored or compared, with the key",
     "connectors_grpc/oauth2/authorize.py": "state and challenge go into the URL",
     "connectors_grpc/oauth2/assertions.py": "a private key signs, a client secret is a MAC key",
     "connectors_grpc/oauth2/device.py": "a device code is sent to the provider",

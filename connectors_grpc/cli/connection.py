@@ -135,7 +135,23 @@ class Session:
 
 
 def open_channel(server: str, ca_file: Path | None) -> grpc.Channel:
-    """A channel: plain to loopback, TLS to anywhere else, and TLS to loopback where `ca_file` is given.
+    """A channel.  Raises: as `_way`."""
+    address, options, credentials = _way(server, ca_file)
+    if credentials is None:
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, credentials, options=options)
+
+
+def open_aio_channel(server: str, ca_file: Path | None) -> grpc.aio.Channel:
+    """A channel for asyncio. The key is its user's to send.  Raises: as `_way`."""
+    address, options, credentials = _way(server, ca_file)
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+def _way(server: str, ca_file: Path | None) -> tuple[str, list[tuple[str, int]], grpc.ChannelCredentials | None]:
+    """How to get there: plain to loopback, TLS to anywhere else, and TLS to loopback where `ca_file` is given.
 
     Raises: BadParameter for an address that is none, or plain text to another machine.
     """
@@ -151,9 +167,9 @@ def open_channel(server: str, ca_file: Path | None) -> grpc.Channel:
     # A proxy of the environment is for other machines.
     options = [("grpc.max_receive_message_length", MOST_MESSAGE), ("grpc.enable_http_proxy", int(not address.is_local))]
     if not tls:
-        return grpc.insecure_channel(str(address), options=options)
+        return str(address), options, None
     roots = read_bytes(ca_file, "--ca-file (CONNECTORS_CA_FILE)") if ca_file else None
-    return grpc.secure_channel(str(address), grpc.ssl_channel_credentials(roots), options=options)
+    return str(address), options, grpc.ssl_channel_credentials(roots)
 
 
 def default_key_file() -> Path | None:

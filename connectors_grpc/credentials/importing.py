@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from connectors_grpc import policy
@@ -145,5 +146,10 @@ def _is_same(there: Credential, material: Material, wanted: Wanted) -> bool:
         material.inputs is None
         and dict(material.fields) == dict(new.fields)
         and new.scopes in ((), there.granted_scopes)
-        and new.expire_time in (None, there.expire_time)
+        and _ends_alike(new.expire_time, there.expire_time)
     )
+
+
+def _ends_alike(given: datetime | None, there: datetime | None) -> bool:
+    """Whether nothing is said of the end, or the same but for parts of a second, which others may not have kept."""
+    return given is None or (there is not None and abs(given - there) < timedelta(seconds=1))

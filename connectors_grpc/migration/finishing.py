@@ -1,0 +1,55 @@
+"""`finish`: the old records go, after each was compared once more and found in use in the new layout."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from connectors_grpc.migration.checking import Relation, relate
+from connectors_grpc.migration.items import Item
+from connectors_grpc.migration.journal import Step
+from connectors_grpc.migration.work import GONE, Migration, Taken
+from connectors_grpc.several import several
+
+NOT_IN_USE: Final = "it is not cut over: cutover does that"
+READY: Final = frozenset((Relation.IN_USE, Relation.RENEWED))
+
+
+async def finish(migration: Migration, *, destroy: bool) -> None:
+    """Delete what is in use in the new layout, and leave all else. `destroy`: for good, and the old keys too."""
+    items = []
+    for item in migration.items:
+        if item.problem:
+            migration.told(item, "left alone", item.problem)
+        elif migration.journal.step(item) is Step.FINISHED:
+            migration.told(item, Step.FINISHED.value)
+        else:
+            items.append(item)
+    async for batch in migration.batches(items):
+        taken, wrong = await migration.take(batch)
+        begun = [item for item in wrong if migration.journal.step(item) is Step.FINISHING]
+        for item, problem in wrong.items():
+            if item not in begun:
+                gone = problem == GONE
+                migration.told(item, "deleted" if gone else "left alone", "" if gone else problem)
+        ready = await _ready(migration, taken)
+        migration.journal.note(ready, Step.FINISHING)
+        await several(
+            lambda item: migration.old.delete(item.old_tenant, item.integration, destroy=destroy),
+            [*ready, *begun],
+            most=migration.options.concurrency,
+        )
+        migration.journal.note([*ready, *begun], Step.FINISHED)
+        for item in (*ready, *begun):
+            migration.told(item, Step.FINISHED.value)
+
+
+async def _ready(migration: Migration, taken: dict[Item, Taken]) -> list[Item]:
+    """Those that are the same in the new layout, or renewed from it, and in use."""
+    ready = []
+    for item, answer in (await migration.compare(taken)).items():
+        checked = relate(answer, migration.journal.of(item))
+        if checked.relation in READY:
+            ready.append(item)
+        else:
+            migration.told(item, "left alone", checked.problem or NOT_IN_USE)
+    return ready

@@ -1,0 +1,1 @@
+../../connectors_grpc/migration/policy/finish.hcl
