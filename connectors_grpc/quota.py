@@ -26,6 +26,12 @@ class Quota:
     def __bool__(self) -> bool:
         return bool(self.concurrent or self.rate or self.volume)
 
+    def part(self, parts: int) -> Quota:
+        """What each of so many processes may use, so that all together use no more than this, but for the rounding up."""
+        if parts == 1:
+            return self
+        return Quota(-(-self.concurrent // parts), -(-self.rate // parts), -(-self.volume // parts))
+
 
 NO_QUOTA = Quota()
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
-from connectors_grpc.gen.connectors.v1.tenant_service_pb2 import Quota as Bounds
 from connectors_grpc.inject import Injection, Plan, Rules
 from connectors_grpc.quota import NO_QUOTA, Quota
 from connectors_grpc.secret import Secret
@@ -34,6 +33,8 @@ class Chosen:
 
     certified: frozenset[str] = frozenset()
     retried: frozenset[str] = frozenset()
+    workers: int = 1
+    """Processes that share a tenant's quota."""
 
 
 NOTHING_CHOSEN = Chosen()
@@ -173,12 +174,15 @@ def hold(lease: pb.Lease, *, wall: float, now: float, chosen: Chosen = NOTHING_C
         expires=expires,
         refresh_at=now + ttl,
         grace_until=now + ttl + max(0.0, lease.grace_ttl.ToTimedelta().total_seconds()),
-        quota=Quota(*(max(0, bound) for bound in _bounds(lease.quota))) if lease.HasField("quota") else NO_QUOTA,
+        quota=_quota(lease).part(chosen.workers),
     )
 
 
-def _bounds(quota: Bounds) -> tuple[int, int, int]:
-    return quota.calls_at_once, quota.calls_per_second, quota.bytes_per_second
+def _quota(lease: pb.Lease) -> Quota:
+    if not lease.HasField("quota"):
+        return NO_QUOTA
+    quota = lease.quota
+    return Quota(*(max(0, bound) for bound in (quota.calls_at_once, quota.calls_per_second, quota.bytes_per_second)))
 
 
 def grant(app: pb.AppGrant, sha256: bytes, *, wall: float, now: float, grace: float) -> Grant:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import cast
 
 from sidecar.admission import Door
@@ -24,27 +25,66 @@ async def listen(
     where: Listen,
     fixed: Fixed | None,
     protocol: Callable[[Door], Callable[[], asyncio.BaseProtocol]],
+    sock: socket.socket | None = None,
 ) -> tuple[asyncio.AbstractServer, str]:
-    """One listener and its address, for apps. Raises: SettingsRefused (taken, or not to be made)."""
+    """One listener for apps and its address; on `sock` if that is bound already. Raises: SettingsRefused (can't be had)."""
+    sock = sock or open_sockets(where)[0]
     loop = asyncio.get_running_loop()
     try:
         if isinstance(where, Unix):
             door = Door(None, key_required=False, fixed=fixed)
-            server = await loop.create_unix_server(protocol(door), sock=_unix_socket(where), backlog=BACKLOG)
-            return server, str(where)
-        sock = _tcp_socket(where)
-        port = sock.getsockname()[1]
-        door = Door(_names(port, settings.host_names), key_required=not settings.open_door, fixed=fixed)
-        server = await loop.create_server(protocol(door), sock=sock, backlog=BACKLOG)
-        return server, f"http://{Tcp(where.host, port)}"
+            return await loop.create_unix_server(protocol(door), sock=sock, backlog=BACKLOG), str(where)
+        door = Door(
+            _names(sock.getsockname()[1], settings.host_names), key_required=not settings.open_door, fixed=fixed
+        )
+        return await loop.create_server(protocol(door), sock=sock, backlog=BACKLOG), address_of(where, sock)
     except OSError as error:
-        raise SettingsRefused("--listen", f"{where} can't be listened on ({os.strerror(error.errno or 0)})") from None
+        sock.close()
+        raise _taken(where, error) from None
 
 
-def _tcp_socket(where: Tcp) -> socket.socket:
+def open_sockets(where: Listen, count: int = 1) -> list[socket.socket]:
+    """Bound, not listening yet: so many of a port that several processes serve, one of a Unix socket. Raises: SettingsRefused."""
+    sockets: list[socket.socket] = []
+    try:
+        if isinstance(where, Unix):
+            return [_unix_socket(where)]
+        if count == 1:
+            return [_tcp_socket(where)]
+        with _tcp_socket(where) as free:  # alone, so that another sidecar's port is not shared by mistake
+            if not where.port:
+                where = Tcp(where.host, free.getsockname()[1])
+        sockets.extend(_tcp_socket(where, shared=True) for _ in range(count))
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise _taken(where, error) from None
+    return sockets
+
+
+def address_of(where: Listen, sock: socket.socket) -> str:
+    """What apps call it by."""
+    return str(where) if isinstance(where, Unix) else f"http://{Tcp(where.host, sock.getsockname()[1])}"
+
+
+def unlink(listens: Iterable[Listen]) -> None:
+    """Leave no Unix socket behind."""
+    for where in listens:
+        if isinstance(where, Unix):
+            with contextlib.suppress(OSError):
+                where.path.unlink()
+
+
+def _taken(where: Listen, error: OSError) -> SettingsRefused:
+    return SettingsRefused("--listen", f"{where} can't be listened on ({os.strerror(error.errno or 0)})")
+
+
+def _tcp_socket(where: Tcp, *, shared: bool = False) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in where.host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((where.host, where.port))
     except OSError:
         sock.close()
@@ -92,10 +132,11 @@ def _names(port: int, configured: frozenset[str]) -> frozenset[bytes]:
 class MetricsPage(asyncio.Protocol):
     """`GET /-/metrics` and nothing else; one request a connection. Bounds: 8 KiB of request."""
 
-    def __init__(self, names: frozenset[bytes], text: Callable[[], str]) -> None:
+    def __init__(self, names: frozenset[bytes], text: Callable[[], Awaitable[str]]) -> None:
         self.names = names
         self.text = text
         self.head = b""
+        self.task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """For asyncio."""
@@ -104,7 +145,7 @@ class MetricsPage(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """For asyncio."""
         self.head += data
-        if b"\r\n\r\n" not in self.head and len(self.head) < 8192:
+        if self.task is not None or (b"\r\n\r\n" not in self.head and len(self.head) < 8192):
             return
         hosts = [line[5:].strip().lower() for line in self.head.split(b"\r\n") if line[:5].lower() == b"host:"]
         if not self.head.startswith(b"GET /-/metrics HTTP/1.") or b"\r\norigin:" in self.head.lower():
@@ -112,12 +153,25 @@ class MetricsPage(asyncio.Protocol):
         elif len(hosts) != 1 or hosts[0] not in self.names:
             answer = plain(421, "The Host header is not this listener's.\n", head_only=False, keep_alive=False)
         else:
-            answer = plain(200, self.text(), head_only=False, keep_alive=False, kind=CONTENT_TYPE)
+            self.task = asyncio.ensure_future(self._page())
+            return
         self.transport.write(answer)
         self.transport.close()
 
+    async def _page(self) -> None:
+        try:
+            text = await self.text()
+            self.transport.write(plain(200, text, head_only=False, keep_alive=False, kind=CONTENT_TYPE))
+        finally:
+            self.transport.close()
 
-async def listen_for_metrics(where: Tcp, text: Callable[[], str]) -> tuple[asyncio.AbstractServer, str]:
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """For asyncio."""
+        if self.task is not None:
+            self.task.cancel()
+
+
+async def listen_for_metrics(where: Tcp, text: Callable[[], Awaitable[str]]) -> tuple[asyncio.AbstractServer, str]:
     """The metrics port and its address. Raises: SettingsRefused."""
     try:
         sock = _tcp_socket(where)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import signal
+import sys
 from collections.abc import Callable
+from functools import partial
 
 import click
 import uvloop
@@ -23,20 +24,28 @@ from sidecar.exposition import render
 from sidecar.held import Chosen
 from sidecar.leases import Leases
 from sidecar.limits import Limits
-from sidecar.listeners import listen, listen_for_metrics
+from sidecar.listeners import listen, listen_for_metrics, unlink
 from sidecar.metrics import Metrics
 from sidecar.observing import Observing, observers
 from sidecar.refused import SettingsRefused
 from sidecar.server import Server
-from sidecar.settings import DEFAULT_LISTEN, DEFAULT_SERVER, SidecarSettings, Unix, parse
+from sidecar.settings import DEFAULT_LISTEN, DEFAULT_SERVER, SidecarSettings, parse
 from sidecar.watch import watch
+from sidecar.worker import Inherited, report
+from sidecar.workers import MOST_WORKERS, Supervisor, WorkerFailed
 
 log = logs.get("sidecar")
 
 
-async def run(settings: SidecarSettings, ready: Callable[[str], None], stop: asyncio.Event | None = None) -> None:
+async def run(
+    settings: SidecarSettings,
+    ready: Callable[[str], None],
+    stop: asyncio.Event | None = None,
+    inherited: Inherited | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT (or `stop`), then drain. `ready` gets each app-facing listener's address, the main one first.
 
+    A worker of several inherits its sockets, and tells its supervisor instead.
     Raises: SettingsRefused, before anything is served.
     """
     stop = stop or _stop_by_signal()
@@ -50,7 +59,7 @@ async def run(settings: SidecarSettings, ready: Callable[[str], None], stop: asy
     async with Server(settings.server) as server:
         try:
             async with asyncio.TaskGroup() as tasks:
-                await _serve(settings, server, tasks, Dialler(resolver, contexts), ready, stop)
+                await _serve(settings, server, tasks, Dialler(resolver, contexts), ready, stop, inherited)
                 raise _Stopped
         except* _Stopped:
             log.info("stopped")
@@ -73,10 +82,14 @@ async def _serve(
     dialler: Dialler,
     ready: Callable[[str], None],
     stop: asyncio.Event,
+    inherited: Inherited | None,
 ) -> None:
     told = tuple(observers(settings.observing))
     leases = Leases(
-        server, tasks, clock=asyncio.get_running_loop().time, chosen=Chosen(dialler.certified, settings.retried)
+        server,
+        tasks,
+        clock=asyncio.get_running_loop().time,
+        chosen=Chosen(dialler.certified, settings.retried, settings.workers),
     )
     relay = Relaying(server.call_stream, settings.relay_key) if settings.relay else None
     engine = Engine(
@@ -87,14 +100,16 @@ async def _serve(
         metrics=Metrics(settings.observing.tenants),
         reachable=server.reachable,
         relay=relay,
-        quota=settings.quota,
+        quota=settings.quota.part(settings.workers),
         observers=told,
     )
-    servers = await _open(settings, engine, ready)
+    servers = await _open(settings, engine, inherited, ready)
     try:
         if relay is None:
             tasks.create_task(watch(server, leases))
         tasks.create_task(engine.keep_time())
+        if inherited is not None:
+            tasks.create_task(report(inherited.line, partial(measured, engine), stop))
         gc.collect()
         gc.freeze()  # what lives as long as the process is not looked at again by the collector
         await stop.wait()
@@ -102,24 +117,26 @@ async def _serve(
             each.close()
         await engine.drain()
     finally:
-        _unlink(settings)
+        if inherited is None:
+            unlink([settings.listen, *(each.listen for each in settings.dedicated)])
         for observer in told:
             await asyncio.to_thread(observer.close)
 
 
 async def _open(
-    settings: SidecarSettings, engine: Engine, ready: Callable[[str], None]
+    settings: SidecarSettings, engine: Engine, inherited: Inherited | None, ready: Callable[[str], None]
 ) -> list[asyncio.AbstractServer]:
     wanted = [(settings.listen, None), *((each.listen, each.fixed) for each in settings.dedicated)]
+    sockets = [None] * len(wanted) if inherited is None else list(inherited.sockets())
     servers: list[asyncio.AbstractServer] = []
     addresses = []
     try:
-        for where, fixed in wanted:
-            server, address = await listen(settings, where, fixed, engine.protocol)
+        for (where, fixed), sock in zip(wanted, sockets, strict=True):
+            server, address = await listen(settings, where, fixed, engine.protocol, sock)
             servers.append(server)
             addresses.append(address)
-        if settings.metrics_listen is not None:
-            server, address = await listen_for_metrics(settings.metrics_listen, lambda: render(measured(engine)))
+        if settings.metrics_listen is not None and inherited is None:
+            server, address = await listen_for_metrics(settings.metrics_listen, partial(_page, engine))
             servers.append(server)
             log.info("metrics", listen=address)
     except SettingsRefused:
@@ -128,10 +145,14 @@ async def _open(
         raise
     if settings.open_door:
         log.warning("OPEN: any local program may use every tenant's credential here; for development only")
-    for address in addresses:
+    for address in addresses if inherited is None else ():
         log.info("listening", listen=address)
         ready(address)
     return servers
+
+
+async def _page(engine: Engine) -> str:
+    return render(measured(engine))
 
 
 def _stop_by_signal() -> asyncio.Event:
@@ -139,13 +160,6 @@ def _stop_by_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
-
-
-def _unlink(settings: SidecarSettings) -> None:
-    for where in (settings.listen, *(each.listen for each in settings.dedicated)):
-        if isinstance(where, Unix):
-            with contextlib.suppress(OSError):
-                where.path.unlink()
 
 
 HELP = """Run the sidecar: it puts a tenant's credential into the requests of the app beside it.
@@ -192,6 +206,8 @@ Examples:
               help="PEM files of the client certificate that an integration's API wants. Repeatable.")  # fmt: skip
 @click.option("--retry", "retries", envvar="CONNECTORS_SIDECAR_RETRY", multiple=True, metavar="INTEGRATION",
               help="Wait and send idempotent calls again when this API takes none for now. Repeatable.")  # fmt: skip
+@click.option("--workers", envvar="CONNECTORS_SIDECAR_WORKERS", type=click.IntRange(1, MOST_WORKERS), default=1,
+              show_default=True, help="Processes that serve, one for each core that the sidecar may use.")  # fmt: skip
 @click.option("--timeout", envvar="CONNECTORS_SIDECAR_TIMEOUT", type=click.FloatRange(min=0), default=0,
               help="Seconds for each whole call. Default: no bound.")  # fmt: skip
 @click.option("--metrics-tenants", envvar="CONNECTORS_SIDECAR_METRICS_TENANTS", type=int, default=0,
@@ -223,6 +239,7 @@ def command(
     limit_bytes: int,
     client_certs: tuple[str, ...],
     retries: tuple[str, ...],
+    workers: int,
     timeout: float,
     metrics_tenants: int,
     access_log: str | None,
@@ -248,10 +265,35 @@ def command(
             quota=Quota(limit_concurrency, limit_rate, limit_bytes),
             client_certs=client_certs,
             retries=retries,
+            workers=workers,
             limits=Limits(whole=timeout),
             observing=Observing.of(access_log, access_log_fields, otlp_endpoint, otlp_ratio, metrics_tenants),
         )
         logs.configure(log_level)
-        uvloop.run(run(settings, lambda address: click.echo(f"sidecar listens on {address}")))
+        uvloop.run(_run(settings))
     except SettingsRefused as refused:
         raise click.UsageError(str(refused)) from None
+    except WorkerFailed as failed:
+        raise SystemExit(failed.code or 1) from None
+
+
+async def _run(settings: SidecarSettings) -> None:
+    def ready(address: str) -> None:
+        click.echo(f"sidecar listens on {address}")
+
+    inherited = Inherited.here()
+    if settings.workers == 1 or inherited is not None:
+        await run(settings, ready, inherited=inherited)
+    else:
+        await Supervisor(settings, arguments(click.get_current_context())).run(ready, _stop_by_signal())
+
+
+def arguments(context: click.Context) -> list[str]:
+    """The same command once more, from the environment too. No option is a secret: secrets lie in files."""
+    said = [sys.executable, "-m", "sidecar"]
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if isinstance(option, click.Option) and not (value is None or value is False or value == ()):
+            for each in value if option.multiple else (value,):
+                said += [option.opts[0]] if option.is_flag else [option.opts[0], str(each)]
+    return said

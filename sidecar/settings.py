@@ -70,6 +70,7 @@ class SidecarSettings:
     upstream_ca: Path | None = None
     client_certificates: Mapping[str, ClientCertificate] = field(default_factory=dict)
     retried: frozenset[str] = frozenset()
+    workers: int = 1
     dedicated: tuple[Dedicated, ...] = ()
     metrics_listen: Tcp | None = None
     relay: bool = False
@@ -89,6 +90,7 @@ def parse(
     upstream_ca: str | None = None,
     client_certs: Iterable[str] = (),
     retries: Iterable[str] = (),
+    workers: int = 1,
     maps: Iterable[str] = (),
     host_names: Iterable[str] = (),
     metrics_listen: str | None = None,
@@ -112,6 +114,7 @@ def parse(
         upstream_ca=_file("--upstream-ca", upstream_ca),
         client_certificates=_certificates(client_certs),
         retried=frozenset(_retried(name) for name in retries),
+        workers=workers,
         dedicated=tuple(_dedicated(entry) for entry in maps),
         metrics_listen=metrics,
         relay=relay,
