@@ -17,6 +17,7 @@ from connectors_grpc.catalogue import load_catalogue
 from connectors_grpc.clock import SystemClock
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.flows import Flows
+from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.credentials.importing import Importing
 from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.keeping import Keeper
@@ -99,12 +100,13 @@ async def platform(
     spill = SpillDirectory(settings.state_dir / "spill")
     leases = RefreshLeases(records, clock, spill.replica)
     calls = InFlight()
+    holding = Holding(changes, calls)
     storing = Storing(keeper, tenants, integrations, spill, changes, audit, clock)
-    renewing = Renewing(keeper, integrations, outbound, leases, storing, changes, audit, clock, calls)
-    refreshing = Refreshing(keeper, integrations, renewing, clock)
+    renewing = Renewing(keeper, integrations, outbound, leases, storing, changes, audit, clock, holding)
+    refreshing = Refreshing(keeper, integrations, renewing, holding, clock)
     revoking = Revoking(records, tenants, integrations, keeper, outbound, clock)
     managing = Managing(tenants, integrations, keeper, revoking, leases, changes, audit, clock)
-    leasing = Leasing(tenants, integrations, refreshing, access, audit, clock)
+    leasing = Leasing(tenants, integrations, refreshing, holding, access, audit, clock)
     metering = Metering(tenants, clock)
     proxying = Proxying(leasing, metering, calling, calls, audit)
     streaming = Streaming(leasing, metering, calling, calls, audit)
@@ -116,7 +118,7 @@ async def platform(
     deleting = Deleting(tenants, managing, keeper, operations, audit)
     rotating = Rotating(tenants, secrets, records, cipher, platform_cipher, operations, audit, clock)
     sweeping = Sweeping(records, tenants, integrations, keeper, refreshing, clock, spill.replica)
-    watching = Watching(changes, access, tenants)
+    watching = Watching(changes, holding, access, tenants)
     servicers = Servicers(
         TenantServicer(tenants, deleting, rotating, operations, Fleet(tenants, keeper)),
         IntegrationServicer(integrations, tenants, rotating),
@@ -149,7 +151,7 @@ async def platform(
     try:
         for cache in (access, tenants, integrations):
             changes.on_change(cache.forget)
-        async with changes, refreshing.flights, connecting.flights, operations:
+        async with changes, holding, refreshing.flights, connecting.flights, operations:
             chores = (records.check, storing.recover, flows.sweep, operations.sweep, revoking.retry, sweeping.round)
             yield Platform(access, servicers, connecting, revoking, records, chores)
     finally:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
-from connectors_grpc.ports import Change
+from connectors_grpc.ports import Change, Said, Told
 
 CAPACITY: Final = 1024
 
 
 class ChangeFeed:
-    """`Changes`: every subscriber has a bounded queue of its own, so a slow one never holds up the others.
+    """`Changes` of one process, and `Replicas` of one that is alone.
 
+    Every subscriber has a bounded queue of its own, so a slow one never holds up the others.
     One event loop's: publish and subscribe on it.  Bounds: `capacity` changes a subscriber.
     """
 
@@ -49,6 +50,16 @@ class ChangeFeed:
         """See ports.Changes. There is nobody else to hear."""
         return True
 
+    def others(self) -> Mapping[str, Said]:
+        """See ports.Replicas. There are none."""
+        return {}
+
+    def say(self, said: Said) -> None:
+        """See ports.Replicas. Nobody hears it."""
+
+    def on_heard(self, heard: Callable[[], None]) -> None:
+        """See ports.Replicas. Nothing ever is."""
+
     def subscribe(self) -> Subscription:
         """See ports.Changes. Counts from this call, not from the first read; ends when it is closed or dropped."""
         subscription = Subscription(self._capacity)
@@ -56,27 +67,27 @@ class ChangeFeed:
         return subscription
 
 
-class Subscription(AsyncIterator[Change | None]):
-    """One subscriber's changes. For one reader at a time."""
+class Subscription(AsyncIterator[Change | Told | None]):
+    """`ports.Subscription`. For one reader at a time."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._queue: deque[Change | None] = deque()
+        self._queue: deque[Change | Told | None] = deque()
         self._ready = asyncio.Event()
         self._closed = False
 
-    def put(self, change: Change | None) -> None:
-        """Add a change. Over the bound, or before a None, all that wait give way to one None: read everything again."""
+    def put(self, item: Change | Told | None) -> None:
+        """Add one. Over the bound, or before a None, all changes that wait give way to one None: read everything again."""
         if self._closed:
             return
-        if change is None or len(self._queue) >= self._capacity:
+        if item is None or len(self._queue) >= self._capacity:
             self._queue.clear()
             self._queue.append(None)
-        if change is None:
+        if item is None:
             self._ready.set()
             return
         # Behind a None the change must stay: the reader may read everything before this change has landed.
-        self._queue.append(change)
+        self._queue.append(item)
         self._ready.set()
 
     def close(self) -> None:
@@ -85,7 +96,7 @@ class Subscription(AsyncIterator[Change | None]):
         self._queue.clear()
         self._ready.set()
 
-    async def __anext__(self) -> Change | None:
+    async def __anext__(self) -> Change | Told | None:
         while not self._queue:
             if self._closed:
                 raise StopAsyncIteration

@@ -37,6 +37,10 @@ class SingleFlight(Generic[Key, Value]):
                 raise ConnectorsError(Reason.SERVER_UNAVAILABLE, retry_after=1.0) from None
             raise
 
+    def flying(self, key: Key) -> bool:
+        """Whether there is a flight to join."""
+        return key in self._flights
+
     def _landed(self, key: Key, task: asyncio.Task[Value]) -> None:
         del self._flights[key]
         if not task.cancelled():

@@ -92,6 +92,7 @@ RULES: Mapping[str, Rule] = {
     "/connectors.v1.ProxyService/CallStream": Rule(_APP),
     "/connectors.v1.ProxyService/Lease": Rule(_SIDECAR, "tenant", ("credential",), Unnamed.FINE),
     "/connectors.v1.ProxyService/WatchLeases": Rule(_SIDECAR),
+    "/connectors.v1.ProxyService/YieldLease": Rule(_SIDECAR),
     "/connectors.v1.AccessService/CreateApiKey": Rule(_MANAGE),
     "/connectors.v1.AccessService/ListApiKeys": Rule(_MANAGE),
     "/connectors.v1.AccessService/RevokeApiKey": Rule(_MANAGE),

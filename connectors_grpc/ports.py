@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
-from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId
+from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId, TenantUid
 from connectors_grpc.legacy import OldDocument
 
 Json = Mapping[str, "JsonValue"]
@@ -253,11 +253,74 @@ class Changes(Protocol):
     def publish(self, change: Change) -> None:
         """Tell all subscribers of this process at once, and those of other replicas soon. Never blocks, never raises."""
 
-    def subscribe(self) -> AsyncIterator[Change | None]:
+    def subscribe(self) -> Subscription:
         """Changes from now on; None where some were dropped or missed: read everything again."""
 
     def hears(self) -> bool:
         """Whether other replicas' changes reach this one. While they do not, nobody may rely on being told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """While it stands, no call begins with that generation of a credential: a refresh is about to end its access token.
+
+    `id` is random, and this refresh's alone.
+    """
+
+    id: str
+    tenant: TenantId
+    uid: TenantUid
+    credential: CredentialId
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A hold as one subscriber is told of it. By `hold_id`, which no other has, it answers that its calls have ended.
+
+    Units: `left` is seconds, after which the hold is over by itself; 0 says that it is over now.
+    """
+
+    hold: Hold
+    hold_id: str
+    left: float
+
+
+class Subscription(Protocol):
+    """One subscriber's changes, in order, and what it alone is told between them."""
+
+    def __aiter__(self) -> AsyncIterator[Change | Told | None]:
+        """Itself."""
+
+    async def __anext__(self) -> Change | Told | None:
+        """The next."""
+
+    def put(self, item: Change | Told | None) -> None:
+        """Tell this subscriber alone, behind what waits for it. Never blocks, never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a replica says of holds just now: its own refreshes' ones, and the ids of others' with which it has no call left."""
+
+    holds: tuple[Hold, ...] = ()
+    yielded: tuple[str, ...] = ()
+
+
+NOTHING: Final = Said()
+
+
+class Replicas(Protocol):
+    """The other replicas, as far as they can be heard. What they say is a state, not a log: what is missed is made up for."""
+
+    def others(self) -> Mapping[str, Said]:
+        """Those that were alive lately, by name, and what each says."""
+
+    def say(self, said: Said) -> None:
+        """From now on this replica says that, in place of what it said. Never blocks, never raises."""
+
+    def on_heard(self, heard: Callable[[], None]) -> None:
+        """Call that whenever `others` may have changed, after the changes that came with it were told. Must not raise."""
 
 
 class Audit(Protocol):

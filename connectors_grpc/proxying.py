@@ -101,7 +101,8 @@ class Proxying:
         headers = [(name.decode(), value.decode()) for name, value in identity_headers(use.api)]
         body = use.api.identity_body.encode("ascii")
         call = Call(identity_method(use.api), use.api.identity_path, headers, body)
-        reply = await self._send(use, call, LONGEST)
+        with self._calls.call((use.tenant.uid, credential, use.held.credential.generation)):
+            reply = await self._send(use, call, LONGEST)
         identity = read_identity(reply, use.api)
         result = "accepted" if identity.accepted else "not accepted"
         self._audit.record("VerifyCredential", caller=caller.id, tenant=tenant, target=credential, result=result)

@@ -179,6 +179,8 @@ class Streaming:
             self._audit.record(
                 "CallStream", caller=caller.id, tenant=tenant, target=credential, generation=generation, result=result
             )
+            if _endless(reply.headers):
+                under_way.close()  # the provider has let it in, and no refresh can wait for its end
             yield Head(reply.status, composed.passed_back(reply.headers), use.api.base_url)
             async for piece in reply.body:
                 await upload.right.hold()
@@ -199,6 +201,12 @@ class Streaming:
             max_body=0,
         )
         return composed, await stack.enter_async_context(self._outbound.stream(request, body, length))
+
+
+def _endless(headers: tuple[tuple[str, str], ...]) -> bool:
+    """Whether an answer is a stream of events.  Source: HTML Living Standard section 9.2."""
+    kinds = (value for name, value in headers if name.lower() == "content-type")
+    return any(kind.lower().startswith("text/event-stream") for kind in kinds)
 
 
 async def _replay(pieces: list[bytes]) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""What a sidecar hears of: changes that its key may know of, filtered again at each event, with a heartbeat between them.
+"""What a sidecar hears of: changes and holds that its key may know of, filtered at each event, with a heartbeat between them.
 
 A key that was revoked is cut off at its own event or, if that was missed, at the next heartbeat (attack 40). So is everybody
 while this replica can't hear the others: a sidecar without a watch confirms what it holds every four seconds.
@@ -14,9 +14,10 @@ from enum import Enum
 
 from connectors_grpc import policy
 from connectors_grpc.access import Access
+from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.domain.records import ApiKey
 from connectors_grpc.errors import ConnectorsError, Reason, VaultUnavailable
-from connectors_grpc.ports import Change, Changes
+from connectors_grpc.ports import Change, Changes, Subscription, Told
 from connectors_grpc.tenants import Tenants
 
 HEARTBEAT = 10.0
@@ -30,7 +31,7 @@ class Signal(Enum):
     HEARTBEAT = "nothing did"
 
 
-Event = Change | Signal
+Event = Change | Told | Signal
 
 
 @dataclass(slots=True)
@@ -39,10 +40,11 @@ class _Count:
 
 
 class Watching:
-    """The use case of WatchLeases."""
+    """The use cases of WatchLeases and YieldLease."""
 
-    def __init__(self, changes: Changes, access: Access, tenants: Tenants) -> None:
+    def __init__(self, changes: Changes, holding: Holding, access: Access, tenants: Tenants) -> None:
         self._changes = changes
+        self._holding = holding
         self._access = access
         self._tenants = tenants
         self._count = _Count()
@@ -64,20 +66,32 @@ class Watching:
         try:
             self._check_hearing()
             yield Signal.RESYNC
-            while True:
-                change: Change | Signal | None = Signal.HEARTBEAT
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(HEARTBEAT):
-                        change = await anext(subscription)
-                await self._access.prove(caller.id, bytes.fromhex(caller.sha256))
-                self._check_hearing()
-                if change is None or (isinstance(change, Change) and change.integration is not None):
-                    # Which leases hang on an integration only the sidecar could know; such changes are an admin's, and rare.
-                    yield Signal.RESYNC
-                elif isinstance(change, Signal) or await self._concerns(caller, change):
-                    yield change
+            with self._holding.watch(caller, subscription.put):
+                while True:
+                    event = await self._next(caller, subscription)
+                    if event is not None:
+                        yield event
         finally:
             self._count.open -= 1
+
+    async def _next(self, caller: ApiKey, subscription: Subscription) -> Event | None:
+        """What comes next, in ten seconds at most; None if it is not for this caller. Raises: as `events`."""
+        item: Change | Told | Signal | None = Signal.HEARTBEAT
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEARTBEAT):
+                item = await anext(subscription)
+        await self._access.prove(caller.id, bytes.fromhex(caller.sha256))
+        self._check_hearing()
+        if item is None or (isinstance(item, Change) and item.integration is not None):
+            # Which leases hang on an integration only the sidecar could know; such changes are an admin's, and rare.
+            return Signal.RESYNC
+        if isinstance(item, Change) and not await self._concerns(caller, item):
+            return None
+        return item
+
+    def yielded(self, caller: ApiKey, hold_id: str) -> None:
+        """The sidecar has no call left with what it was told of by that id. Raises: PERMISSION_DENIED."""
+        self._holding.answer(caller, hold_id)
 
     def _check_hearing(self) -> None:
         if not self._changes.hears():

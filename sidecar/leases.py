@@ -17,6 +17,7 @@ from connectors_grpc.logs import get
 from sidecar.door import AppKey
 from sidecar.framing import RequestHead
 from sidecar.held import NOTHING_CHOSEN, Chosen, Grant, Held, TooNew, grant, hold
+from sidecar.holds import Hold, Holds
 from sidecar.problem import TEXT, Problem
 from sidecar.route import Credential, Tenant
 from sidecar.server import Denied, Unreachable
@@ -85,6 +86,7 @@ class Leases:
         self._grants: dict[str, Grant] = {}
         self._denials: dict[Ask, tuple[float, Problem]] = {}
         self._fills: dict[tuple[Ask, int], asyncio.Future[Held]] = {}
+        self.holds = Holds(clock)
         self._epoch = 0
         self._quiet_until = 0.0
         self.watched = False
@@ -121,7 +123,8 @@ class Leases:
             self._missed(ask, now)
             return None
         if not (fresh and held.fresh(now)):
-            if self._must_ask(held.stale or (known is not None and known.stale), now):
+            stale = held.stale or (known is not None and known.stale)
+            if self._must_ask(stale, now) or self.holds.on(held, now) is not None:
                 self._missed(ask, now)
                 return None
             self._renew_soon(held, ask, now)
@@ -175,8 +178,16 @@ class Leases:
     # --- asking
 
     async def get(self, ask: Ask) -> Held:
-        """What `find` gives by now (somebody may have asked since), or what `fill` does. Raises: Problem."""
-        return self.find(ask, self._clock()) or await self.fill(ask)
+        """What `find` gives by now (somebody may have asked since), or what `fill` does. Raises: Problem.
+
+        A lease whose token a refresh is about to end is not for new calls: then what comes of the refresh.
+        """
+        while True:
+            held = self.find(ask, self._clock()) or await self.fill(ask)
+            held_up = self.holds.on(held, self._clock())
+            if held_up is None:
+                return held
+            await self.holds.passed(held_up)
 
     async def fill(self, ask: Ask) -> Held:
         """Ask the server, or wait for who asks already; what is held serves while it can't be reached. Raises: Problem."""
@@ -310,7 +321,7 @@ class Leases:
         if before is not None and before.generation == held.generation:
             held.rejected = before.rejected
         self.bounded = self.bounded or bool(held.quota)
-        held.stale = stale
+        held.stale = stale or self.holds.on(held, now) is not None
         held.refresh_at = self._believed_until(held.refresh_at, now)
         _bound(self._leases, self._most_leases)
         self._leases[held.tenant, held.credential] = held
@@ -337,6 +348,14 @@ class Leases:
         else:
             self.doubt_all()
 
+    def hold(self, event: pb.CredentialHeld) -> Hold | None:
+        """From now on no call begins with that generation, or it may again. None: there is nothing to answer."""
+        begun = self.holds.hear(event)
+        held = self._leases.get((event.tenant, event.credential))
+        if begun is not None and held is not None and begun.concerns(held):
+            held.stale = True
+        return begun
+
     def _forget_tenant(self, tenant: str) -> None:
         """Grants that name it too: they are for the tenant as it was, and another may have its name now (attack 38)."""
         for name in [name for name in self._leases if name[0] == tenant]:
@@ -347,6 +366,7 @@ class Leases:
     def unwatched(self) -> None:
         """The watch broke: from now on everything held is confirmed soon, not when the server's longer time is over."""
         self.watched = False
+        self.holds.end_all()
         now = self._clock()
         for held in self._leases.values():
             held.refresh_at = self._believed_until(held.refresh_at, now)

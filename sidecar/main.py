@@ -106,7 +106,7 @@ async def _serve(
     servers = await _open(settings, engine, inherited, ready)
     try:
         if relay is None:
-            tasks.create_task(watch(server, leases))
+            tasks.create_task(watch(server, leases, lambda event: engine.hold(event, server)))
         tasks.create_task(engine.keep_time())
         if inherited is not None:
             tasks.create_task(report(inherited.line, partial(measured, engine), stop))

@@ -100,6 +100,14 @@ class Server:
         assert isinstance(answer, pb.LeaseResponse)
         return answer
 
+    async def yield_lease(self, hold_id: str) -> None:
+        """Answer a hold. Raises: Denied, Unreachable."""
+        request = pb.YieldLeaseRequest(hold_id=hold_id)
+        try:
+            await self._stub.YieldLease(request, timeout=self._deadline, metadata=self._metadata())
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from None
+
     def call_stream(self, key: Secret) -> Any:
         """One streamed call with an app's key: `write`, `done_writing` and `read` of grpc.aio. Errors: `translate`."""
         return self._stub.CallStream(metadata=[("authorization", f"Bearer {key.reveal()}")])

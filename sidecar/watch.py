@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
@@ -21,8 +21,8 @@ class Events(Protocol):
         """One watch until it breaks. Raises: Denied, Unreachable."""
 
 
-async def watch(source: Events, leases: Leases) -> None:
-    """Apply events for ever. Without a live watch every lease is confirmed after UNWATCHED_TTL."""
+async def watch(source: Events, leases: Leases, held: Callable[[pb.CredentialHeld], None]) -> None:
+    """Apply events for ever; holds are for `held`. Without a live watch every lease is confirmed after UNWATCHED_TTL."""
     attempt = 0
     while True:
         reason = "ended"
@@ -31,7 +31,10 @@ async def watch(source: Events, leases: Leases) -> None:
                 if not leases.watched:
                     log.info("watch.begun")
                     leases.watched, attempt = True, 0
-                leases.apply(event)
+                if event.HasField("credential_held"):
+                    held(event.credential_held)
+                else:
+                    leases.apply(event)
         except (Denied, Unreachable) as error:
             reason = error.reason
         if leases.watched or attempt == 0:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx2
 
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
+from connectors_grpc.secret import Secret
 from connectors_grpc.simulator import Client as OAuthClient
 from connectors_grpc.simulator import Simulator
 from connectors_grpc.simulator.book import Code, digest
@@ -27,6 +29,9 @@ from connectors_grpc.simulator.misbehaviour import Misbehaviour, Queued
 from connectors_grpc.simulator.protocol import Chance, Issued, exchange_code, new_code
 from connectors_grpc.simulator.record import SeenRequest
 from connectors_grpc.simulator.settings import RotatingAtOnce, RotatingWithGrace, Rotation, Static
+from sidecar.main import run
+from sidecar.server import Address
+from sidecar.settings import SidecarSettings, Tcp
 from tests.ports import free_port
 from tests.running import Client, Server, fresh_id
 
@@ -203,3 +208,46 @@ async def replica_process(
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+@dataclass
+class SidecarAt:
+    """A sidecar beside the test: requests of `app` go to it."""
+
+    app: httpx2.AsyncClient
+    metrics: str
+
+    async def until(self, gauge: str, value: int) -> None:
+        """Wait until one of its figures is that."""
+        async with asyncio.timeout(10):
+            while f"connectors_sidecar_{gauge} {value}\n" not in (await self.app.get(self.metrics)).text:
+                pass
+
+
+@contextlib.asynccontextmanager
+async def sidecar_at(server: Server) -> AsyncIterator[SidecarAt]:
+    """A real sidecar of that replica, its watch up."""
+    addresses: list[str] = []
+    stop, up = asyncio.Event(), asyncio.Event()
+    metrics = Tcp("127.0.0.1", free_port())
+
+    def ready(address: str) -> None:
+        addresses.append(address)
+        up.set()
+
+    wanted = SidecarSettings(
+        listen=Tcp("127.0.0.1", 0),
+        server=Address(server.grpc_address, Secret(server.sidecar.key)),
+        metrics_listen=metrics,
+    )
+    running = asyncio.create_task(run(wanted, ready, stop))
+    try:
+        async with asyncio.timeout(10):
+            await up.wait()
+        async with httpx2.AsyncClient(trust_env=False, base_url=addresses[0], timeout=30) as app:
+            made = SidecarAt(app, f"http://{metrics}/-/metrics")
+            await made.until("watch_up", 1)
+            yield made
+    finally:
+        stop.set()
+        await running

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from connectors_grpc import codec
-from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId
+from connectors_grpc.credentials.holding import MOST
+from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId, TenantUid
 from connectors_grpc.grammar import MAX_DOCUMENT, check_data
 from connectors_grpc.journals.follower import (
     DEAF_AFTER,
@@ -23,7 +24,7 @@ from connectors_grpc.journals.follower import (
     Sighting,
 )
 from connectors_grpc.journals.journal import CAPACITY, Entry, Journal, Page
-from connectors_grpc.ports import Change
+from connectors_grpc.ports import Change, Hold, Said
 
 changes = st.one_of(
     st.builds(lambda n: Change(tenant=TenantId(f"t{n}")), st.integers(0, 5)),
@@ -81,15 +82,49 @@ def test_a_page_comes_back_as_it_was_written(said: list[Change]) -> None:
 
 
 def test_the_biggest_page_fits_into_a_document() -> None:
-    """512 changes with the longest ids and huge numbers stay under the bound that the docstring states."""
+    """512 changes, holds and answers with the longest ids and huge numbers stay under the bound that the docstring states."""
     long = "x" * 59
     entries = tuple(
         Entry(2**53 - CAPACITY + n, Change(TenantId(f"{n:04}{long}"), CredentialId(f"{n:04}{long}")))
         for n in range(CAPACITY)
     )
-    data = codec.dump(Page(2**53 - CAPACITY - 1, 2**53, False, entries))
+    holds = tuple(
+        Hold("f" * 32, TenantId(f"{n:04}{long}"), TenantUid("f" * 32), CredentialId(f"{n:04}{long}"), 2**53)
+        for n in range(MOST)
+    )
+    data = codec.dump(Page(2**53 - CAPACITY - 1, 2**53, False, entries, Said(holds, tuple(hold.id for hold in holds))))
     check_data(data)
-    assert len(json.dumps(data)) < 180 * 1024 < MAX_DOCUMENT
+    assert len(json.dumps(data)) < 360 * 1024 < MAX_DOCUMENT
+
+
+def test_what_is_said_of_holds_is_a_state_and_needs_no_log() -> None:
+    """Heard with the page whatever was missed before, and gone with it, with its writer's goodbye, and with its death."""
+    hold = Hold("h", TenantId("acme"), TenantUid("u"), CredentialId("c"), 1)
+    journal = Journal()
+    journal.said = Said((hold,), ("theirs",))
+    follower = begun(journal.page())
+    assert follower.others == {"0": journal.said}
+    assert follower.take(seen(2, journal.page(ended=True))).gap is False
+    assert follower.others == {}
+    follower = begun(journal.page())
+    for _ in range(SILENT_AFTER):
+        follower.take(seen(1, journal.page()))
+    assert follower.others == {}
+    journal.said = Said()
+    assert begun(journal.page()).others == {"0": Said()}
+
+
+def test_a_poll_between_two_counts_for_nobodys_silence() -> None:
+    """However often one looks while an answer is awaited: a writer beats once a second."""
+    follower = begun(Journal().page())
+    for _ in range(10 * SWEPT_AFTER):
+        assert follower.take(seen(1, Journal().page()), between=True) == News()
+    assert follower.accompanied
+
+
+def test_a_page_of_a_release_without_holds_is_read() -> None:
+    """It says nothing of them."""
+    assert codec.load(Page, {"floor": 0, "last": 0, "ended": False, "entries": []}).said == Said()
 
 
 def test_a_cut_journal_says_that_all_was_left_out() -> None:

@@ -13,6 +13,8 @@ from connectors_grpc import codec
 from connectors_grpc.access import Access
 from connectors_grpc.audit import LogAudit
 from connectors_grpc.changes import ChangeFeed, Subscription
+from connectors_grpc.credentials.holding import Holding
+from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.domain.ids import KeyId, TenantId
 from connectors_grpc.domain.records import Role
 from connectors_grpc.errors import VaultUnavailable
@@ -20,11 +22,11 @@ from connectors_grpc.journals import JournaledChanges, Pace
 from connectors_grpc.journals.journal import Page
 from connectors_grpc.journals.replica import FOLDER
 from connectors_grpc.memory import ManualClock, MemoryCiphers, MemoryDocuments, Outage
-from connectors_grpc.ports import Change, Document, DocumentPage, Json
+from connectors_grpc.ports import Change, Document, DocumentPage, Json, Told
 from connectors_grpc.tenants import Tenants
 from connectors_grpc.watching import Event, Signal, Watching
 
-PACE = Pace(poll=0.1, gap=0.05, beat=0.1, alone=2.0, deadline=0.5, longest_pause=0.2)
+PACE = Pace(poll=0.1, soon=0.02, gap=0.05, beat=0.1, alone=2.0, deadline=0.5, longest_pause=0.2)
 
 
 class CountingDocuments(MemoryDocuments):
@@ -63,9 +65,9 @@ def change(name: str) -> Change:
     return Change(tenant=TenantId(name))
 
 
-async def hear(subscription: Subscription, wanted: Change | None, within: float = 5.0) -> list[Change | None]:
+async def hear(subscription: Subscription, wanted: Change | None, within: float = 5.0) -> list[Change | Told | None]:
     """All that came until `wanted` did, with it."""
-    heard: list[Change | None] = []
+    heard: list[Change | Told | None] = []
     async with asyncio.timeout(within):
         while not heard or heard[-1] != wanted:
             heard.append(await anext(subscription))
@@ -281,7 +283,7 @@ async def test_streams_are_cut_while_the_others_can_not_be_heard() -> None:
         text = access.new_text(KeyId("sidecar"))
         assert await access.bootstrap(KeyId("sidecar"), Role.SIDECAR, text)
         tenants = Tenants(MemoryDocuments(), MemoryCiphers(), two, LogAudit(), ManualClock())
-        watching = Watching(two, access, tenants)
+        watching = Watching(two, Holding(two, InFlight()), access, tenants)
         events = watching.events(await access.authenticate(text))
         assert await anext(events) is Signal.RESYNC
         view_two.outage.down = True

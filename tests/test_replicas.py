@@ -29,16 +29,11 @@ from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
 from connectors_grpc.journals import JournaledChanges
 from connectors_grpc.journals.journal import CAPACITY
 from connectors_grpc.ports import Change
-from connectors_grpc.secret import Secret
 from connectors_grpc.vault import VaultDocuments, VaultSettings, connect
 from connectors_grpc.vault.packing import unpack
-from sidecar.main import run
-from sidecar.server import Address
-from sidecar.settings import SidecarSettings, Tcp
 from tests.openbao import OpenBao
-from tests.ports import free_port
 from tests.providers import recording_upstream
-from tests.replicas import ReplicaProcess, replica_process
+from tests.replicas import ReplicaProcess, replica_process, sidecar_at
 from tests.running import Client, Refused, Server, fresh_id, refused, running_server
 
 SAME_REPLICA, ACROSS = 2.0, 5.0
@@ -231,41 +226,12 @@ async def test_attack_40_a_revoked_sidecar_keys_streams_are_cut_everywhere(serve
             await replica.client(made.secret).call("Lease", proxy.LeaseRequest(tenant="t", credential="c"))
 
 
-@asynccontextmanager
-async def sidecar_at(server: Server) -> AsyncIterator[httpx2.AsyncClient]:
-    """A real sidecar of that replica, its watch up; requests go to it."""
-    addresses: list[str] = []
-    stop, up = asyncio.Event(), asyncio.Event()
-    metrics = Tcp("127.0.0.1", free_port())
-
-    def ready(address: str) -> None:
-        addresses.append(address)
-        up.set()
-
-    wanted = SidecarSettings(
-        listen=Tcp("127.0.0.1", 0),
-        server=Address(server.grpc_address, Secret(server.sidecar.key)),
-        metrics_listen=metrics,
-    )
-    running = asyncio.create_task(run(wanted, ready, stop))
-    try:
-        async with asyncio.timeout(10), httpx2.AsyncClient(trust_env=False) as http:
-            await up.wait()
-            while "connectors_sidecar_watch_up 1" not in (await http.get(f"http://{metrics}/-/metrics")).text:
-                pass
-        async with httpx2.AsyncClient(trust_env=False, base_url=addresses[0]) as app:
-            yield app
-    finally:
-        stop.set()
-        await running
-
-
 async def test_a_sidecar_of_another_replica_obeys_within_five_seconds(server: Server, two: Server) -> None:
     """The promise from end to end: a new key is used, a suspension refuses, a revoked app key opens no door.
 
     Leases last a minute, so it is the events that do it.
     """
-    async with recording_upstream() as up, sidecar_at(two) as app:
+    async with recording_upstream() as up, sidecar_at(two) as side:
         place = Place(fresh_id("rep"), fresh_id("notes"))
         await server.admin.create_integration(
             place.integration, api={**API, "base_url": up.url}, allow_private_addresses=True
@@ -276,7 +242,9 @@ async def test_a_sidecar_of_another_replica_obeys_within_five_seconds(server: Se
 
         async def until(fact: Callable[[httpx2.Response], bool]) -> None:
             async with asyncio.timeout(ACROSS):
-                while not fact(await app.get(f"/~{place.tenant}/{place.integration}/v1", headers={"x-api-key": key})):
+                while not fact(
+                    await side.app.get(f"/~{place.tenant}/{place.integration}/v1", headers={"x-api-key": key})
+                ):
                     pass
 
         async def until_refused(reason: str) -> None:
@@ -379,4 +347,4 @@ async def test_the_journals_are_where_the_policy_allows_and_hold_no_secret(openb
     assert names
     for name in names:
         document = await openbao.call("GET", f"connectors/data/changes/{name}", token=token)
-        assert set(unpack(document.body["data"]["data"])) == {"floor", "last", "ended", "entries"}
+        assert set(unpack(document.body["data"]["data"])) == {"floor", "last", "ended", "entries", "said"}

@@ -12,6 +12,7 @@ from connectors_grpc.changes import ChangeFeed
 from connectors_grpc.clock import SystemClock
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.flows import Flows
+from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.credentials.identity import Identity
 from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.keeping import Keeper
@@ -73,11 +74,12 @@ class Stage:
         self.keeper = Keeper(secrets, cipher, clock)
         storing = Storing(self.keeper, self.tenants, self.integrations, spill, changes, audit, clock)
         leases = RefreshLeases(records, clock, spill.replica)
-        renewing = Renewing(self.keeper, self.integrations, outbound, leases, storing, changes, audit, clock, calls)
-        self.refreshing = Refreshing(self.keeper, self.integrations, renewing, clock)
+        holding = Holding(changes, calls)
+        renewing = Renewing(self.keeper, self.integrations, outbound, leases, storing, changes, audit, clock, holding)
+        self.refreshing = Refreshing(self.keeper, self.integrations, renewing, holding, clock)
         revoking = Revoking(records, self.tenants, self.integrations, self.keeper, outbound, clock)
         self.managing = Managing(self.tenants, self.integrations, self.keeper, revoking, leases, changes, audit, clock)
-        leasing = Leasing(self.tenants, self.integrations, self.refreshing, access, audit, clock)
+        leasing = Leasing(self.tenants, self.integrations, self.refreshing, holding, access, audit, clock)
         self.leasing = leasing
         self._flights = AsyncExitStack()
         self.proxying = Proxying(leasing, Metering(self.tenants, clock), outbound, calls, audit)

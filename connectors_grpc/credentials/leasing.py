@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from connectors_grpc import lifecycle, policy
 from connectors_grpc.access import Access
 from connectors_grpc.credentials.checks import check_enabled, check_state
+from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.credentials.keeping import Held
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.definition_rules import sealed_hosts
@@ -85,10 +86,12 @@ class Leasing:
         tenants: Tenants,
         integrations: Integrations,
         refreshing: Refreshing,
+        holding: Holding,
         access: Access,
         audit: Audit,
         clock: Clock,
     ) -> None:
+        self._holding = holding
         self._tenants = tenants
         self._integrations = integrations
         self._refreshing = refreshing
@@ -105,7 +108,24 @@ class Leasing:
         min_ttl: timedelta = timedelta(0),
         rejected_generation: int = 0,
     ) -> InUse:
-        """The credential, ready. Raises: what `Tenants.usable`, `Refreshing.fresh` and `resolve` raise."""
+        """The credential, ready: whoever counts its call at once is waited for by a refresh that would end the token.
+
+        Raises: what `Tenants.usable`, `Refreshing.fresh` and `resolve` raise.
+        """
+        while True:
+            use = await self._use(caller, tenant_id, credential_id, min_ttl, rejected_generation)
+            # A hold may have begun while all that was looked up: once more then, behind it.
+            if not self._holding.stands((use.tenant.uid, credential_id, use.held.credential.generation)):
+                return use
+
+    async def _use(
+        self,
+        caller: ApiKey,
+        tenant_id: TenantId,
+        credential_id: CredentialId,
+        min_ttl: timedelta,
+        rejected_generation: int,
+    ) -> InUse:
         tenant = await self._tenants.usable(caller, tenant_id)
         held = await self._refreshing.fresh(
             tenant, credential_id, min_ttl=min_ttl, rejected_generation=rejected_generation

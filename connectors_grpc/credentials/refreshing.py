@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from connectors_grpc import lifecycle
 from connectors_grpc.credentials.checks import check_enabled, check_state, needs_reauth, not_found
+from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
 from connectors_grpc.credentials.renewing import Renewing
 from connectors_grpc.domain.ids import CredentialId
@@ -34,8 +35,10 @@ class Refreshing:
         keeper: Keeper,
         integrations: Integrations,
         renewing: Renewing,
+        holding: Holding,
         clock: Clock,
     ) -> None:
+        self._holding = holding
         self._keeper = keeper
         self._integrations = integrations
         self._renewing = renewing
@@ -62,10 +65,11 @@ class Refreshing:
         """The credential with a token that lives for `min_ttl` at least, refreshed on the way if it is near its end.
 
         A refresh that fails for a passing reason is no error while the token still lives, and is not tried again at once.
+        A token that a refresh is about to end is given to nobody: what comes of that refresh is waited for, within bounds.
         Raises: CREDENTIAL_NOT_FOUND, INTEGRATION_NOT_ENABLED, what `check_state` raises, CREDENTIAL_EXPIRED,
         PROVIDER_UNAVAILABLE, OAUTH_CLIENT_REFUSED.
         """
-        held = await self.read(tenant, credential_id)
+        held = await self._past_hold(tenant, await self.read(tenant, credential_id))
         check_enabled(tenant, held.credential.integration)
         check_state(held.credential)
         now = self._clock.now()
@@ -87,6 +91,21 @@ class Refreshing:
         # It may have been switched off or revoked while the provider took its time.
         check_state(renewed.credential)
         return renewed
+
+    async def _past_hold(self, tenant: Tenant, held: Held) -> Held:
+        """As given, unless it is about to be ended. What our own refresh made is not read: a standby might be behind."""
+        credential = held.credential
+        use = (tenant.uid, credential.id, credential.generation)
+        if not self._holding.stands(use):
+            return held
+        try:
+            if self.flights.flying((tenant.uid, credential.id)):
+                return await self._fly(tenant, credential.id, credential.generation)
+        except ConnectorsError as error:
+            if error.reason not in PASSING:
+                raise
+        await self._holding.over(use)
+        return await self.read(tenant, credential.id)
 
     async def _due(self, credential: Credential, min_ttl: timedelta, now: datetime) -> bool:
         if credential.expire_time is None or not credential.refreshable:

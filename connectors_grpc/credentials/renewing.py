@@ -20,19 +20,21 @@ from connectors_grpc.credentials.answer import answer_of
 from connectors_grpc.credentials.asking import Asking
 from connectors_grpc.credentials.backoff import Backoff
 from connectors_grpc.credentials.checks import check_state, needs_reauth, not_found
-from connectors_grpc.credentials.inflight import InFlight
+from connectors_grpc.credentials.holding import FEED, Holding
+from connectors_grpc.credentials.inflight import LONGEST
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
 from connectors_grpc.credentials.obtaining import Way, way_to_token
 from connectors_grpc.credentials.refresh_lease import TTL, Grip, RefreshLeases, Watched
 from connectors_grpc.credentials.storing import Storing, audit_refresh
-from connectors_grpc.domain.definition import Integration, OAuthClient
+from connectors_grpc.domain.definition import Integration, OAuth, OAuthClient
 from connectors_grpc.domain.ids import CredentialId
-from connectors_grpc.domain.records import Credential, Tenant
+from connectors_grpc.domain.records import Credential, Material, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason, VaultUnavailable
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.oauth2.assertions import Stamp
 from connectors_grpc.oauth2.errors import InvalidGrant, Malformed, RequestRefused, TokenError, connectors_error
 from connectors_grpc.oauth2.token_reply import TokenReply
+from connectors_grpc.oauth2.token_request import TIMEOUT
 from connectors_grpc.ports import Audit, Change, Changes, Clock, DataKey, HttpRequest, Outbound
 from connectors_grpc.tailoring import consenting
 
@@ -78,9 +80,9 @@ class Renewing:
         changes: Changes,
         audit: Audit,
         clock: Clock,
-        calls: InFlight,
+        holding: Holding,
     ) -> None:
-        self._calls = calls
+        self._holding = holding
         self._keeper = keeper
         self._integrations = integrations
         self._asking = Asking(outbound, clock)
@@ -168,9 +170,20 @@ class Renewing:
         oauth = integration.oauth
         if oauth is None:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth"})
-        way = way_to_token(integration, oauth, material)
-        if oauth.refresh_ends_access_token:
-            await self._calls.ended((tenant.uid, credential.id, credential.generation))
+        async with self._calls_ended(tenant, turn) if oauth.refresh_ends_access_token else contextlib.nullcontext():
+            renewed = await self._ask_and_store(tenant, turn, integration, oauth, material)
+        return renewed or await self._current(tenant, credential.id)
+
+    def _calls_ended(self, tenant: Tenant, turn: _Turn) -> contextlib.AbstractAsyncContextManager[None]:
+        """Calls with the old token end first; never so long that the lease runs short."""
+        spare = self._leases.time_left(turn.grip) - TIMEOUT - 2 * MARGIN
+        return self._holding.held(tenant, turn.held.credential, min(LONGEST + FEED, spare))
+
+    async def _ask_and_store(
+        self, tenant: Tenant, turn: _Turn, integration: Integration, oauth: OAuth, material: Material
+    ) -> Held | None:
+        """What is stored in the end, if it is known."""
+        credential, way = turn.held.credential, way_to_token(integration, oauth, material)
         try:
             reply, sent = await self._ask(tenant, credential, integration, way, turn.grip)
         except InvalidGrant:
@@ -183,7 +196,7 @@ class Renewing:
         turn.unstored = True
         written = await self._storing.store(tenant, answer, oauth.refresh_rotation, turn.key)
         turn.unstored, turn.version = False, written.credential.version if written else 0
-        return written or await self._current(tenant, credential.id)
+        return written
 
     async def _ask(
         self, tenant: Tenant, credential: Credential, integration: Integration, way: Way, grip: Grip

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from connectors_grpc.journals.journal import Page
-from connectors_grpc.ports import Change
+from connectors_grpc.ports import NOTHING, Change, Said
 
 SILENT_AFTER: Final = 3
 """Polls without a new version after which a writer is taken for dead. It is heard of at most 5 s after its last change."""
@@ -55,6 +55,7 @@ class _Known:
     version: int
     last: int
     ended: bool
+    said: Said = NOTHING
     still: int = 0
 
     @property
@@ -84,12 +85,20 @@ class Follower:
         return any(known.speaks for known in self._known.values())
 
     @property
+    def others(self) -> Mapping[str, Said]:
+        """The other replicas that were heard of lately, and what each says of holds."""
+        return {name: known.said for name, known in self._known.items() if known.speaks}
+
+    @property
     def hears(self) -> bool:
         """Whether the journals could be read lately."""
         return self._began and self._failures < DEAF_AFTER
 
-    def take(self, sightings: Mapping[str, Sighting]) -> News:
-        """Compare all journals that there are with what was read of them before."""
+    def take(self, sightings: Mapping[str, Sighting], *, between: bool = False) -> News:
+        """Compare all journals that there are with what was read of them before.
+
+        `between`: an extra poll between two regular ones, which counts for no writer's silence.
+        """
         found = _Gathering(gap=not self._began)
         self._began, self._failures = True, 0
         for name in [name for name in self._known if name not in sightings]:
@@ -97,7 +106,7 @@ class Follower:
         for name, sighting in sightings.items():
             known = self._known.get(name)
             if known is not None and known.version == sighting.version:
-                self._known[name] = self._stood_still(name, known, found)
+                self._known[name] = known if between else self._stood_still(name, known, found)
             else:
                 self._known[name] = self._moved(known, sighting, found)
         return News(tuple(found.changes), found.gap, found.joined, tuple(found.sweep))
@@ -131,4 +140,4 @@ class Follower:
         found.gap |= not page.floor <= read <= page.last
         found.joined |= not page.ended and (known is None or not known.speaks)
         found.changes |= dict.fromkeys(entry.change for entry in page.entries if entry.seq > read)
-        return _Known(sighting.version, page.last, page.ended)
+        return _Known(sighting.version, page.last, page.ended, page.said)

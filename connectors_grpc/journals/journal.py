@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from connectors_grpc.ports import Change
+from connectors_grpc.ports import NOTHING, Change, Said
 
 CAPACITY: Final = 512
 
@@ -27,13 +27,15 @@ class Entry:
 class Page:
     """The document of `changes/{replica}`: entries by rising `seq`, all above `floor`, none above `last`.
 
-    `ended`: the replica said goodbye; nothing follows. Bounds: 512 entries, under 180 KiB as JSON.
+    `ended`: the replica said goodbye; nothing follows. `said`: no log but how things stand with holds just now.
+    Bounds: 512 entries, 512 holds, 512 yielded ones; under 360 KiB as JSON.
     """
 
     floor: int
     last: int
     ended: bool
     entries: tuple[Entry, ...]
+    said: Said = NOTHING
 
 
 class Journal:
@@ -46,6 +48,7 @@ class Journal:
         self._seqs: dict[Change, int] = {}
         self._floor = 0
         self._last = 0
+        self.said = NOTHING
 
     def add(self, change: Change) -> None:
         """Say it, for the first time or again."""
@@ -63,4 +66,4 @@ class Journal:
     def page(self, *, ended: bool = False) -> Page:
         """All that is to be written now."""
         entries = tuple(Entry(seq, change) for change, seq in self._seqs.items())
-        return Page(self._floor, self._last, ended, entries)
+        return Page(self._floor, self._last, ended, entries, NOTHING if ended else self.said)

@@ -4,6 +4,9 @@ A change is told to this process at once, and to the others through this replica
 after the write before, read by the others once a second. So it is everywhere in about two seconds, and what could keep it
 from there is noticed as a gap (see follower): after which every cache is emptied and every sidecar leases again.
 
+Beside its changes a journal says how things stand with holds (`ports.Replicas`); while this replica says something of them it
+awaits others' answers, and reads five times as often.
+
 Cost to the Vault, a replica: a second, one list and a read of each other journal (of the living, and of the last minute's dead);
 one write of its own while there are others, one in 20 s while there are none, and at most two a second while things change.
 Names are random, one for each life of a process: nothing is to be configured, and a restart can't be taken for its forerunner.
@@ -14,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -23,7 +26,7 @@ from connectors_grpc.changes import ChangeFeed, Subscription
 from connectors_grpc.errors import ConnectorsError
 from connectors_grpc.journals.follower import Follower, News, Sighting
 from connectors_grpc.journals.journal import Journal, Page
-from connectors_grpc.ports import Change, Documents
+from connectors_grpc.ports import NOTHING, Change, Documents, Said
 from connectors_grpc.several import several
 
 FOLDER: Final = "changes"
@@ -35,12 +38,14 @@ log = logs.get("changes")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often.  Units: seconds. `beat` at the latest where others listen, `alone` where nobody does.
+    """How often.  Units: seconds. `beat` at the latest where others listen, `alone` where nobody does; `soon` between two
+    readings while an answer is awaited.
 
     Bounds: `beat` <= `poll`, or the others take this replica for dead; `alone` well below 60 polls, or they sweep its journal.
     """
 
     poll: float = 1.0
+    soon: float = 0.2
     gap: float = 0.5
     beat: float = 1.0
     alone: float = 20.0
@@ -49,7 +54,7 @@ class Pace:
 
 
 class JournaledChanges:
-    """`Changes` for one replica of several. As an async context manager it owns the two tasks that write and read.
+    """`Changes` and `Replicas` for one replica of several. As an async context manager it owns the two tasks that write and read.
 
     One event loop's. What is published before it is entered or while the Vault is away is written when it can be.
     """
@@ -62,6 +67,8 @@ class JournaledChanges:
         self._journal = Journal()
         self._follower = Follower()
         self._due = asyncio.Event()
+        self._awaiting = asyncio.Event()
+        self._heard: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._failing: set[str] = set()
 
@@ -87,6 +94,25 @@ class JournaledChanges:
     def on_change(self, forget: Callable[[Change | None], None]) -> None:
         """See ChangeFeed."""
         self._feed.on_change(forget)
+
+    def others(self) -> Mapping[str, Said]:
+        """See ports.Replicas."""
+        return self._follower.others
+
+    def say(self, said: Said) -> None:
+        """See ports.Replicas."""
+        if said == self._journal.said:
+            return
+        self._journal.said = said
+        self._due.set()
+        if said == NOTHING:
+            self._awaiting.clear()
+        else:
+            self._awaiting.set()
+
+    def on_heard(self, heard: Callable[[], None]) -> None:
+        """See ports.Replicas."""
+        self._heard.append(heard)
 
     async def __aenter__(self) -> Self:
         # Before anything is served: a replica that was never heard of can't be missed when it is killed. Then the first
@@ -135,7 +161,7 @@ class JournaledChanges:
     async def _keep_reading(self) -> None:
         clock, took = asyncio.get_running_loop().time, 0.0
         while True:
-            await asyncio.sleep(max(self._pace.poll - took, self._pace.poll / 10))
+            await self._pause(clock() + max(self._pace.poll - took, self._pace.poll / 10))
             began = clock()
             heard = self._follower.hears
             if not await self._attempt("read", self._poll):
@@ -145,12 +171,26 @@ class JournaledChanges:
                 self._feed.resync()
             took = clock() - began
 
-    async def _poll(self) -> None:
+    async def _pause(self, until: float) -> None:
+        """Wait for the next regular reading. While answers are awaited there are some in between."""
+        clock = asyncio.get_running_loop().time
+        while (left := until - clock()) > 0:
+            if self._awaiting.is_set():
+                await asyncio.sleep(min(left, self._pace.soon))
+                if clock() < until:
+                    await self._attempt("read", lambda: self._poll(between=True))
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._awaiting.wait()
+
+    async def _poll(self, *, between: bool = False) -> None:
         listed = await self._documents.list(FOLDER, limit=MOST_JOURNALS)
         others = [name for name in listed.names if name != self._name]
         # Several at once: after a night of restarts there are many, and a poll has a deadline.
         found = zip(others, await several(self._sight, others), strict=True)
-        news = self._follower.take({name: sighting for name, sighting in found if sighting is not None})
+        sightings = {name: sighting for name, sighting in found if sighting is not None}
+        news = self._follower.take(sightings, between=between)
         if listed.more:
             log.error("journals_too_many", target=FOLDER)
         await self._act(replace(news, gap=news.gap or listed.more))
@@ -174,6 +214,8 @@ class JournaledChanges:
         else:
             for change in news.changes:
                 self._feed.publish(change)
+        for heard in self._heard:
+            heard()
         if news.joined:
             self._due.set()
         for name in news.sweep:

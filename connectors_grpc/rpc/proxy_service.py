@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import timedelta
 from typing import Any
 
 from connectors_grpc.boundary import caller, time_left
@@ -14,7 +15,7 @@ from connectors_grpc.domain.records import ApiKey
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1.proxy_service_pb2_grpc import ProxyServiceServicer
-from connectors_grpc.ports import Change
+from connectors_grpc.ports import Change, Told
 from connectors_grpc.proxying import Call, Proxying
 from connectors_grpc.rpc import convert, definitions, parse
 from connectors_grpc.secret import Secret
@@ -84,6 +85,11 @@ class ProxyServicer(ProxyServiceServicer):
         """See the contract."""
         async for event in self._watching.events(caller()):
             yield _event(event)
+
+    async def YieldLease(self, request: pb.YieldLeaseRequest, _context: Any) -> pb.YieldLeaseResponse:
+        """See the contract."""
+        self._watching.yielded(caller(), request.hold_id)
+        return pb.YieldLeaseResponse()
 
 
 def _call(request: pb.CallRequest) -> Call:
@@ -183,6 +189,8 @@ def _event(event: Event) -> pb.WatchLeasesResponse:
             return pb.WatchLeasesResponse(resync=pb.Resync())
         case Signal.HEARTBEAT:
             return pb.WatchLeasesResponse(heartbeat=pb.Heartbeat())
+        case Told():
+            return pb.WatchLeasesResponse(credential_held=_told(event))
         case Change(key=str(key)):
             return pb.WatchLeasesResponse(api_key_changed=pb.ApiKeyChanged(key_id=key))
         case Change(tenant=str(tenant), credential=str(credential)):
@@ -191,3 +199,14 @@ def _event(event: Event) -> pb.WatchLeasesResponse:
             return pb.WatchLeasesResponse(tenant_changed=pb.TenantChanged(tenant=tenant))
         case _:
             return pb.WatchLeasesResponse(resync=pb.Resync())
+
+
+def _told(told: Told) -> pb.CredentialHeld:
+    return pb.CredentialHeld(
+        tenant=told.hold.tenant,
+        tenant_uid=told.hold.uid,
+        credential=told.hold.credential,
+        generation=told.hold.generation,
+        hold_id=told.hold_id,
+        ttl=convert.duration_of(timedelta(seconds=told.left)),
+    )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
+from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.logs import get
 from connectors_grpc.quota import NO_QUOTA, Quota
 from sidecar.admission import Door
@@ -18,6 +19,7 @@ from sidecar.engine.pool import Origin
 from sidecar.engine.relayed import Relayed, Relaying
 from sidecar.exposition import Family
 from sidecar.held import OriginKey
+from sidecar.holds import Answers, Hold
 from sidecar.leases import Leases
 from sidecar.limits import Limits
 from sidecar.metrics import Metrics
@@ -123,6 +125,15 @@ class Engine:
             del self.origins[key]
         if len(self.origins) >= MOST_ORIGINS:
             raise Problem("LIMIT_EXCEEDED", "Too many upstreams at once.")
+
+    def hold(self, event: pb.CredentialHeld, server: Answers) -> None:
+        """Begin no call with that generation, and answer once none is under way; or begin them again."""
+        hold = self.leases.hold(event)
+        if hold is not None:
+            self.spawn(self.leases.holds.answer(hold, self._under_way, server))
+
+    def _under_way(self, hold: Hold) -> bool:
+        return any(standing.holds_up(exchange, hold) for exchange in self.exchanges)
 
     def forget(self, exchange: Exchange) -> None:
         """It waits for no connection any more."""

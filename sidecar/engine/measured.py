@@ -18,6 +18,11 @@ def measured(engine: Engine) -> Iterator[Family]:
     leases = engine.leases
     yield gauge("connectors_sidecar_leases", "Leases that are held.", len(leases))
     yield gauge(
+        "connectors_sidecar_leases_held",
+        "Credentials whose refresh waits for calls, here or elsewhere.",
+        len(leases.holds),
+    )
+    yield gauge(
         "connectors_sidecar_watch_up", "Watches on the server that are up: one for each process.", int(leases.watched)
     )
     yield counter("connectors_sidecar_lease_hits_total", "Requests served by a lease that was held.", leases.hits)

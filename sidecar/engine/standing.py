@@ -1,9 +1,14 @@
-"""Whether who began an exchange may still have it: answers and tunnels can last for hours, the right to them may not."""
+"""Exchanges that go on: whether who began one may still have it, and whether a refresh has to wait for its end.
+
+Answers and tunnels can last for hours, the right to them may not.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.engine.late import Wait
+from sidecar.holds import Hold
 from sidecar.leases import Ask
 from sidecar.problem import Problem
 
@@ -30,3 +35,18 @@ async def _confirm(exchange: Exchange, ask: Ask) -> None:
         # That too many are being asked for at once says nothing of this one: it is asked about again at the next tick.
         if problem.reason != "LIMIT_EXCEEDED":
             exchange.fail(problem)
+
+
+def holds_up(exchange: Exchange, hold: Hold) -> bool:
+    """Whether a refresh that ends that token waits for this exchange.
+
+    Not for one that waits for a lease itself (its 401 is being cured) or has none on its way just now, nor for what has no end of
+    its own: a tunnel, a stream of events.  Source: HTML Living Standard section 9.2.
+    """
+    if exchange.held is None or exchange.wait in (Wait.LEASE, Wait.TURN) or not hold.concerns(exchange.held):
+        return False
+    if exchange.tunnelled:
+        return False
+    fields = exchange.response.fields if exchange.response is not None else []
+    kinds = (value for name, value in fields if name.lower() == b"content-type")
+    return not any(kind.lower().startswith(b"text/event-stream") for kind in kinds)

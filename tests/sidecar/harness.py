@@ -170,6 +170,8 @@ class Leaser(stubs.ProxyServiceServicer):
         self.gate.set()
         self.watchers: set[asyncio.Queue[pb.WatchLeasesResponse | None]] = set()
         self.watch_implemented = True
+        self.yielded: list[str] = []
+        self.yield_errors: list[grpc.StatusCode | str] = []
 
     def allow(self, key: Key, tenants: list[str], credentials: list[str], ttl: float = 300) -> None:
         """Make a key known."""
@@ -226,6 +228,17 @@ class Leaser(stubs.ProxyServiceServicer):
                 yield event
         finally:
             self.watchers.discard(queue)
+
+    async def YieldLease(self, request: pb.YieldLeaseRequest, context: Any) -> pb.YieldLeaseResponse:
+        """Noted, or refused as the test says."""
+        self.yielded.append(request.hold_id)
+        if self.yield_errors:
+            error = self.yield_errors.pop(0)
+            if isinstance(error, str):
+                await deny(context, error)
+            else:
+                await context.abort(error)
+        return pb.YieldLeaseResponse()
 
     def tell(self, event: pb.WatchLeasesResponse | None) -> None:
         """To every watcher; None ends the streams."""

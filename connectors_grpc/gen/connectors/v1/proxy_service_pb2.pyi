@@ -509,6 +509,7 @@ class WatchLeasesResponse(_message.Message):
     TENANT_CHANGED_FIELD_NUMBER: _builtins.int
     API_KEY_CHANGED_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_HELD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def resync(self) -> Global___Resync:
         """Anything may have changed: lease again whatever is used next."""
@@ -529,6 +530,10 @@ class WatchLeasesResponse(_message.Message):
     def heartbeat(self) -> Global___Heartbeat:
         """Nothing changed; the stream lives. Sent every 10 s."""
 
+    @_builtins.property
+    def credential_held(self) -> Global___CredentialHeld:
+        """A refresh is about to end an access token: begin no call with it, and say by YieldLease when those under way have ended."""
+
     def __init__(
         self,
         *,
@@ -537,12 +542,13 @@ class WatchLeasesResponse(_message.Message):
         tenant_changed: Global___TenantChanged | None = ...,
         api_key_changed: Global___ApiKeyChanged | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        credential_held: Global___CredentialHeld | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key_changed", b"api_key_changed", "credential_changed", b"credential_changed", "event", b"event", "heartbeat", b"heartbeat", "resync", b"resync", "tenant_changed", b"tenant_changed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key_changed", b"api_key_changed", "credential_changed", b"credential_changed", "credential_held", b"credential_held", "event", b"event", "heartbeat", b"heartbeat", "resync", b"resync", "tenant_changed", b"tenant_changed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_changed", b"api_key_changed", "credential_changed", b"credential_changed", "event", b"event", "heartbeat", b"heartbeat", "resync", b"resync", "tenant_changed", b"tenant_changed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_changed", b"api_key_changed", "credential_changed", b"credential_changed", "credential_held", b"credential_held", "event", b"event", "heartbeat", b"heartbeat", "resync", b"resync", "tenant_changed", b"tenant_changed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["resync", "credential_changed", "tenant_changed", "api_key_changed", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["resync", "credential_changed", "tenant_changed", "api_key_changed", "heartbeat", "credential_held"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -607,6 +613,91 @@ class CredentialChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CredentialChanged: _TypeAlias = CredentialChanged  # noqa: Y015
+
+@_typing.final
+class CredentialHeld(_message.Message):
+    """A refresh is about to end the access token of one generation. It waits a few seconds for calls under way, whoever has them.
+    The hold is over when it is sent again with a `ttl` of 0, and when its time is over: lease again, for the refresh may have failed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    TENANT_UID_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Whose."""
+    tenant_uid: _builtins.str
+    """The tenant's uid."""
+    credential: _builtins.str
+    """Which."""
+    generation: _builtins.int
+    """The generation that no call is to begin with. Of another one nothing is said."""
+    hold_id: _builtins.str
+    """What YieldLease answers with. This stream's alone, and the same when it is over."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the hold lasts, if it does not end before; 0: it is over."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        tenant_uid: _builtins.str = ...,
+        credential: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        hold_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "generation", b"generation", "hold_id", b"hold_id", "tenant", b"tenant", "tenant_uid", b"tenant_uid", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CredentialHeld: _TypeAlias = CredentialHeld  # noqa: Y015
+
+@_typing.final
+class YieldLeaseRequest(_message.Message):
+    """Answers a hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    hold_id: _builtins.str
+    """As `credential_held` said it."""
+    def __init__(
+        self,
+        *,
+        hold_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_id", b"hold_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___YieldLeaseRequest: _TypeAlias = YieldLeaseRequest  # noqa: Y015
+
+@_typing.final
+class YieldLeaseResponse(_message.Message):
+    """The answer was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___YieldLeaseResponse: _TypeAlias = YieldLeaseResponse  # noqa: Y015
 
 @_typing.final
 class TenantChanged(_message.Message):

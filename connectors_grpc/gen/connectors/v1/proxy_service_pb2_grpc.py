@@ -55,6 +55,11 @@ class ProxyServiceStub:
                 request_serializer=connectors_dot_v1_dot_proxy__service__pb2.WatchLeasesRequest.SerializeToString,
                 response_deserializer=connectors_dot_v1_dot_proxy__service__pb2.WatchLeasesResponse.FromString,
                 _registered_method=True)
+        self.YieldLease = channel.unary_unary(
+                '/connectors.v1.ProxyService/YieldLease',
+                request_serializer=connectors_dot_v1_dot_proxy__service__pb2.YieldLeaseRequest.SerializeToString,
+                response_deserializer=connectors_dot_v1_dot_proxy__service__pb2.YieldLeaseResponse.FromString,
+                _registered_method=True)
 
 
 class ProxyServiceServicer:
@@ -108,6 +113,16 @@ class ProxyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def YieldLease(self, request, context):
+        """Answers `credential_held`: no call with that generation is under way here any more. The refresh that waits for it goes on.
+
+        Caller: sidecar, with the key that was told.
+        Errors: PERMISSION_DENIED (told to another key, to nobody, by another replica, or over). Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProxyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +145,11 @@ def add_ProxyServiceServicer_to_server(servicer, server):
                     servicer.WatchLeases,
                     request_deserializer=connectors_dot_v1_dot_proxy__service__pb2.WatchLeasesRequest.FromString,
                     response_serializer=connectors_dot_v1_dot_proxy__service__pb2.WatchLeasesResponse.SerializeToString,
+            ),
+            'YieldLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.YieldLease,
+                    request_deserializer=connectors_dot_v1_dot_proxy__service__pb2.YieldLeaseRequest.FromString,
+                    response_serializer=connectors_dot_v1_dot_proxy__service__pb2.YieldLeaseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -241,6 +261,33 @@ class ProxyService:
             '/connectors.v1.ProxyService/WatchLeases',
             connectors_dot_v1_dot_proxy__service__pb2.WatchLeasesRequest.SerializeToString,
             connectors_dot_v1_dot_proxy__service__pb2.WatchLeasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def YieldLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connectors.v1.ProxyService/YieldLease',
+            connectors_dot_v1_dot_proxy__service__pb2.YieldLeaseRequest.SerializeToString,
+            connectors_dot_v1_dot_proxy__service__pb2.YieldLeaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,12 @@ class ProxyServiceStub:
     Caller: sidecar; events outside its scope are not sent.
     Errors: PERMISSION_DENIED, LIMIT_EXCEEDED. Retry: safe.
     """
+    YieldLease: _grpc.UnaryUnaryMultiCallable[_proxy_service_pb2.YieldLeaseRequest, _proxy_service_pb2.YieldLeaseResponse]
+    """Answers `credential_held`: no call with that generation is under way here any more. The refresh that waits for it goes on.
+
+    Caller: sidecar, with the key that was told.
+    Errors: PERMISSION_DENIED (told to another key, to nobody, by another replica, or over). Retry: safe.
+    """
 
 @_typing.type_check_only
 class ProxyServiceAsyncStub(ProxyServiceStub):
@@ -100,6 +106,12 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
 
     Caller: sidecar; events outside its scope are not sent.
     Errors: PERMISSION_DENIED, LIMIT_EXCEEDED. Retry: safe.
+    """
+    YieldLease: _aio.UnaryUnaryMultiCallable[_proxy_service_pb2.YieldLeaseRequest, _proxy_service_pb2.YieldLeaseResponse]  # type: ignore[assignment]
+    """Answers `credential_held`: no call with that generation is under way here any more. The refresh that waits for it goes on.
+
+    Caller: sidecar, with the key that was told.
+    Errors: PERMISSION_DENIED (told to another key, to nobody, by another replica, or over). Retry: safe.
     """
 
 class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -158,6 +170,18 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Caller: sidecar; events outside its scope are not sent.
         Errors: PERMISSION_DENIED, LIMIT_EXCEEDED. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def YieldLease(
+        self,
+        request: _proxy_service_pb2.YieldLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proxy_service_pb2.YieldLeaseResponse, _abc.Awaitable[_proxy_service_pb2.YieldLeaseResponse]]:
+        """Answers `credential_held`: no call with that generation is under way here any more. The refresh that waits for it goes on.
+
+        Caller: sidecar, with the key that was told.
+        Errors: PERMISSION_DENIED (told to another key, to nobody, by another replica, or over). Retry: safe.
         """
 
 def add_ProxyServiceServicer_to_server(servicer: ProxyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
