@@ -14,6 +14,7 @@ from connectors_grpc.errors import Conflict, ConnectorsError, Reason
 from connectors_grpc.ports import Audit, Change, Changes, Ciphers, Clock, DocumentPage, Documents
 from connectors_grpc.quota import NO_QUOTA, Quota
 from connectors_grpc.recent import Recent
+from connectors_grpc.several import several
 
 BOUNDS = frozenset(("quota", "integrations"))
 """Fields that bound a tenant: an admin's to change."""
@@ -156,7 +157,7 @@ class Tenants:
         if caller.scope.tenants is not None:
             return await self._list_named(sorted(t for t in caller.scope.tenants if t > after), caller, limit)
         page = await self._documents.list("tenants", after=after, limit=limit)
-        found = [await self._read(TenantId(name)) for name in page.names]
+        found = await several(self._read, map(TenantId, page.names))
         return TenantPage([tenant for tenant in found if tenant], page.names[-1] if page.more and page.names else "")
 
     async def _list_named(self, names: Sequence[TenantId], caller: ApiKey, limit: int) -> TenantPage:

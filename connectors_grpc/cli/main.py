@@ -25,6 +25,7 @@ COMMANDS = {
     "tenant": Lazy(f"{_C}.tenant", "tenant", "Tenants: create, list, suspend, delete."),
     "integration": Lazy(f"{_C}.integration", "integration", "Integrations and their OAuth clients."),
     "credential": Lazy(f"{_C}.credential", "credential", "Credentials: connect, set, refresh, revoke."),
+    "config": Lazy(f"{_C}.configuration", "config", "Tenants from a file: validate, diff, apply, watch."),
     "call": Lazy(f"{_C}.call", "call", "Call an integration with a tenant's credential."),
     "key": Lazy(f"{_C}.key", "key", "API keys: create, list, revoke."),
     "migrate": Lazy(f"{_C}.migrate", "migrate", "Migrate from an older, single-tenant layout."),

@@ -283,6 +283,8 @@ def show(out: Output, item: pb.Tenant) -> None:
             ("state", _state(item)),
             ("uid", item.uid),
             ("labels", labels(item.labels)),
+            ("quota", _quota(item)),
+            ("may use", _allowed(item)),
             ("created", when(item.create_time)),
             ("changed", when(item.update_time)),
         )
@@ -291,3 +293,15 @@ def show(out: Output, item: pb.Tenant) -> None:
 
 def _state(item: pb.Tenant) -> str:
     return word(pb.Tenant.State.Name(item.state), "STATE_")
+
+
+def _quota(item: pb.Tenant) -> str:
+    """Its bounds; empty where there are none."""
+    return ", ".join(f"{bound.name.replace('_', ' ')}: {value}" for bound, value in item.quota.ListFields())
+
+
+def _allowed(item: pb.Tenant) -> str:
+    """The integrations that it may use; empty for all."""
+    if not item.HasField("allowed_integrations"):
+        return ""
+    return ", ".join(item.allowed_integrations.integrations) or "no integration"

@@ -11,7 +11,7 @@ from connectors_grpc import policy
 from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.answer import fingerprint
 from connectors_grpc.credentials.checks import STAGED, not_found
-from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
+from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost, Place
 from connectors_grpc.credentials.managing import Managing, NewMaterial
 from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Integration
@@ -73,14 +73,15 @@ class Importing:
         """
         if (wanted.staged or wanted.compare_only) and Role.ADMIN not in caller.roles:
             raise policy.denied()
-        held = await self._held(wanted)
+        place = await self._place(wanted)
+        held = None if place is None else place[0]
         likeness = Likeness.ABSENT if held is None else await self._likeness(held, wanted)
         if wanted.compare_only:
             return self._compared(caller, wanted, held, likeness)
         if held is None or likeness is Likeness.DIFFERENT:
             return Imported(await self._managing.store(
                 wanted.tenant, wanted.integration, wanted.credential, wanted.new, caller=caller.id,
-                labels=wanted.labels, version=wanted.version, staged=wanted.staged,
+                labels=wanted.labels, version=wanted.version, staged=wanted.staged, place=place,
             ), unchanged=False)  # fmt: skip
         there = held.credential
         if wanted.version not in (0, there.version):
@@ -106,9 +107,9 @@ class Importing:
             raise not_found(wanted.tenant.id, wanted.credential)
         return Imported(held.credential, likeness is not Likeness.DIFFERENT, likeness is Likeness.RENEWED)
 
-    async def _held(self, wanted: Wanted) -> Held | None:
+    async def _place(self, wanted: Wanted) -> Place | None:
         try:
-            return await self._keeper.read(wanted.tenant, wanted.credential)
+            return await self._keeper.place(wanted.tenant, wanted.credential)
         except RecordMalformed:
             return None  # Managing.store says what is to be said of it
 

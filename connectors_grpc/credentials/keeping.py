@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from connectors_grpc import codec
 from connectors_grpc.domain.ids import CredentialId, IntegrationId
@@ -39,6 +40,10 @@ class HeldPage:
     next: str
 
 
+Place: TypeAlias = tuple[Held | None, int]
+"""Where a credential is stored: what is there, if it is the tenant's, and the version to write over; 0 where nothing is."""
+
+
 class Keeper:
     """Reads, opens and writes credentials of a tenant that the caller has already been allowed."""
 
@@ -51,8 +56,8 @@ class Keeper:
         """The credential; None if there is none, or it was an earlier tenant's (attack 38)."""
         return (await self.place(tenant, credential_id))[0]
 
-    async def place(self, tenant: Tenant, credential_id: CredentialId) -> tuple[Held | None, int]:
-        """As `read`, and the version to write over, whosever it is: 0 where nothing is stored."""
+    async def place(self, tenant: Tenant, credential_id: CredentialId) -> Place:
+        """As `read`, and the version to write over, whosever it is."""
         document = await self._documents.read(f"{tenant.id}/{credential_id}")
         if document is None or document.data.get("tenant_uid") != tenant.uid:
             return None, 0 if document is None else document.version

@@ -11,7 +11,7 @@ from connectors_grpc import lifecycle
 from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.answer import fingerprint
 from connectors_grpc.credentials.checks import STAGED, not_found
-from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper
+from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper, Place
 from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.revoking import PENDING_DETAIL, ProviderResult, Revoking
 from connectors_grpc.definition_rules import sealed_hosts
@@ -94,12 +94,14 @@ class Managing:
         version: int = 0,
         same_account: bool = False,
         staged: bool = False,
+        place: Place | None = None,
     ) -> Credential:
         """Seal the material with the hosts of the definition as it is now, over whatever is there. `integration` is tailored.
 
         `version` other than 0 must be the current one; with 0, a write that another one came before (of a refresh, of a key's
         rotation) is made again over what is there then. A credential of another integration is not replaced; with
-        `same_account`, neither is one of another account; with `staged`, neither is one that is in use.
+        `same_account`, neither is one of another account; with `staged`, neither is one that is in use. `place` is what was just
+        read there, if it was.
         Raises: CONFLICT, ALREADY_EXISTS, INVALID_FIELD (the material can't fill the templates), INTEGRATION_NOT_CONFIGURED,
         ACCOUNT_MISMATCH.
         """
@@ -111,7 +113,8 @@ class Managing:
             integration.id, new.fields, hosts, new.refresh_token, new.token_type, _inputs(integration, new), new.values
         )
         for _ in range(STORE_ATTEMPTS):
-            there, current = await self._keeper.place(tenant, credential_id)
+            there, current = place or await self._keeper.place(tenant, credential_id)
+            place = None
             old = None if there is None else there.credential
             _check_place(integration, credential_id, old, version, staged=staged)
             if same_account and old is not None and old.state is not CredentialState.REVOKED:
