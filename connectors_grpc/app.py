@@ -22,6 +22,7 @@ from connectors_grpc.credentials.importing import Importing
 from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.keeping import Keeper
 from connectors_grpc.credentials.leasing import Leasing
+from connectors_grpc.credentials.legacy_reads import LegacyRefreshing, Old
 from connectors_grpc.credentials.managing import Managing
 from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.refreshing import Refreshing
@@ -40,6 +41,7 @@ from connectors_grpc.http.listening import listening
 from connectors_grpc.http.rest import Rest
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.journals import JournaledChanges
+from connectors_grpc.legacy_map import read_map
 from connectors_grpc.metering import Metering
 from connectors_grpc.metrics import CONTENT_TYPE, CountedAudit, Metrics, TimedOutbound
 from connectors_grpc.operations import Operations
@@ -61,6 +63,7 @@ from connectors_grpc.streaming import Streaming
 from connectors_grpc.tenants import Tenants
 from connectors_grpc.upkeep import Chore, done_now_and_then
 from connectors_grpc.vault import VaultCiphers, VaultClient, VaultDocuments, VaultSettings, connect
+from connectors_grpc.vault.old_layout import OldVaultReader
 from connectors_grpc.watching import Watching
 
 GRACE = 10.0
@@ -103,7 +106,7 @@ async def platform(
     holding = Holding(changes, calls)
     storing = Storing(keeper, tenants, integrations, spill, changes, audit, clock)
     renewing = Renewing(keeper, integrations, outbound, leases, storing, changes, audit, clock, holding)
-    refreshing = Refreshing(keeper, integrations, renewing, holding, clock)
+    refreshing = _refreshing(settings, vault, keeper, integrations, renewing, holding, clock)
     revoking = Revoking(records, tenants, integrations, keeper, outbound, clock)
     managing = Managing(tenants, integrations, keeper, revoking, leases, changes, audit, clock)
     leasing = Leasing(tenants, integrations, refreshing, holding, access, audit, clock)
@@ -203,6 +206,24 @@ async def serve(settings: ServerSettings, ready: Callable[[], None]) -> None:
         ready()
         await stop.wait()
         log.info("stopping")
+
+
+def _refreshing(
+    settings: ServerSettings,
+    vault: VaultClient,
+    keeper: Keeper,
+    integrations: Integrations,
+    renewing: Renewing,
+    holding: Holding,
+    clock: Clock,
+) -> Refreshing:
+    """With an eye on the old layout while a migration runs. Raises: MapUnusable."""
+    if settings.legacy_reads is None:
+        return Refreshing(keeper, integrations, renewing, holding, clock)
+    names = read_map(settings.legacy_map) if settings.legacy_map else {}
+    old = Old(OldVaultReader(vault, settings.legacy_reads), settings.legacy_reads, names)
+    log.warning("legacy_reads_on", path=settings.legacy_reads)
+    return LegacyRefreshing(keeper, integrations, renewing, holding, clock, old)
 
 
 def vault_settings(settings: ServerSettings) -> VaultSettings:

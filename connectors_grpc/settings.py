@@ -39,6 +39,12 @@ def _public(text: str) -> str:
     return text.rstrip("/")
 
 
+def _old_path(text: str) -> str:
+    if "/" not in text.strip("/"):
+        raise ValueError("a mount and a folder are wanted, as in secret/tenants")
+    return text.strip("/")
+
+
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100  (resolve() would follow links)
 
@@ -80,6 +86,14 @@ class ServerSettings(BaseSettings):
         None,
         description="A directory for admin.key and sidecar.key, made where there is no key yet. Unset: none is made.",
     )
+    legacy_reads: Annotated[str, AfterValidator(_old_path)] | None = Field(
+        None,
+        description="While a migration runs: where old records lie in the same Vault, as in secret/tenants. What is not cut "
+        "over is read there. Unset: nothing is.",
+    )
+    legacy_map: AnyPath | None = Field(
+        None, description="The migration's --map: CSV lines `old,new`. Unset: old tenants kept their ids."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
 
     @property
@@ -107,6 +121,8 @@ class ServerSettings(BaseSettings):
             raise ValueError("vault_token_file and an AppRole exclude each other: give one of the two")
         if self.vault_role_id and not self.vault_secret_id_file:
             raise ValueError("vault_role_id needs vault_secret_id_file")
+        if self.legacy_map and not self.legacy_reads:
+            raise ValueError("legacy_map: it needs legacy_reads")
         if self.vault_addr and not (self.vault_token_file or self.vault_secret_id_file):
             raise ValueError("vault_addr needs vault_secret_id_file (with vault_role_id), or vault_token_file")
         return self

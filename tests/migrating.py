@@ -128,7 +128,7 @@ async def migrated(
     """Carry out one step; what became of each item, by its old name."""
     told: dict[str, Outcome] = {}
     key = (server.keys / "admin.key").read_text().strip()
-    new = NewSide(server.channel, Secret(key), 20.0, source.name)
+    new = NewSide(server.channel, Secret(key), 20.0, source.path)
     async with opened(source, new, journal, names or {}, Options(**options)) as migration:
 
         def tell(outcome: Outcome) -> None:
@@ -199,15 +199,20 @@ async def placed(old_bao: OldBao, tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 @asynccontextmanager
-async def server_at(bao: OldBao, directory: Path, **settings: Any) -> AsyncIterator[Server]:
-    """A server over that OpenBao, under its own policy."""
-    role_id = (await bao.call("GET", f"auth/approle/role/{ROLE}/role-id"))["data"]["role_id"]
-    secret_id = (await bao.call("POST", f"auth/approle/role/{ROLE}/secret-id"))["data"]["secret_id"]
+async def server_at(bao: OldBao, directory: Path, *policies: str, **settings: Any) -> AsyncIterator[Server]:
+    """A server over that OpenBao, under its own policy, and further ones if any are given."""
+    role = ROLE
+    if policies:
+        role = fresh_id("role")
+        await bao.call("PUT", f"sys/policies/acl/{role}", {"policy": "\n".join(policies)})
+        await bao.call("POST", f"auth/approle/role/{role}", {"token_policies": [ROLE, role]})
+    role_id = (await bao.call("GET", f"auth/approle/role/{role}/role-id"))["data"]["role_id"]
+    secret_id = (await bao.call("POST", f"auth/approle/role/{role}/secret-id"))["data"]["secret_id"]
     file = directory / "secret-id"
     file.write_text(secret_id)
     stand_in = SimpleNamespace(vault=SimpleNamespace(secret_id_file=file), address=bao.address)
     wanted = {"vault_role_id": role_id, **settings}
-    async with running_server(cast(OpenBao, stand_in), directory / "keys", **wanted) as server:
+    async with running_server(cast(OpenBao, stand_in), bao.directory / "keys", **wanted) as server:
         yield server
 
 

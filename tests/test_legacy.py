@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from connectors_grpc.domain.records import CredentialKind
 from connectors_grpc.legacy import FormUnknown, OldCredential, OldDocument, closed, opened, parse, renewed, to_seal
-from connectors_grpc.migration.items import Item, MapUnusable, items_of, proposals, proposed, read_map
+from connectors_grpc.legacy_map import MapUnusable, read_map
+from connectors_grpc.migration.items import Item, items_of, proposals, proposed
 from connectors_grpc.secret import Secret
 from connectors_grpc.vault.old_layout import Place
 

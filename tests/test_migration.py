@@ -242,7 +242,7 @@ async def test_what_the_old_system_writes_in_the_moment_of_the_cutover_is_taken(
                 await old_place.write(tenant, kinds.oauth, access_token=newer, refresh_token=secret())
                 return await inner.switch(item, etag, enabled=enabled)
 
-        migration.new = Late(inner.channel, inner.key, inner.timeout, inner.source)
+        migration.new = Late(inner.channel, inner.key, inner.timeout, inner.path)
         await cut_over(migration)
 
     assert results(await migrated(source, server, journal, step)) == {f"{tenant}/{kinds.oauth}": "cut over"}

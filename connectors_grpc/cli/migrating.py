@@ -20,7 +20,7 @@ from connectors_grpc.cli.connection import Session, open_aio_channel
 from connectors_grpc.cli.errors import FAILED, UNREACHABLE, USAGE
 from connectors_grpc.cli.output import Output, clean
 from connectors_grpc.errors import VaultUnavailable
-from connectors_grpc.migration.items import MapUnusable, read_map
+from connectors_grpc.legacy_map import MapUnusable, read_map
 from connectors_grpc.migration.journal import JournalUnusable
 from connectors_grpc.migration.opening import Source, opened
 from connectors_grpc.migration.policies import PATH
@@ -178,7 +178,7 @@ async def _carried_out(session: Session, setting: Setting, step: Step) -> Migrat
     names = read_map(setting.map_file) if setting.map_file else {}
     source = Source(setting.way.settings(), setting.path, setting.transit, setting.fresh)
     channel = open_aio_channel(session.server, session.ca_file)
-    new = NewSide(channel, session.key, session.timeout, source.name)
+    new = NewSide(channel, session.key, session.timeout, setting.path)
     async with channel, opened(source, new, setting.journal, names, setting.options) as migration:
         migration.tell = _teller(setting, len(migration.items))
         await step(migration)

@@ -124,6 +124,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     try:
         from connectors_grpc import app
         from connectors_grpc.errors import ConnectorsError
+        from connectors_grpc.legacy_map import MapUnusable
         from connectors_grpc.schema import SchemaNewer
         from connectors_grpc.vault import VaultMisconfigured
     except ModuleNotFoundError as error:
@@ -134,6 +135,8 @@ def serve(config: Path | None, **flags: Any) -> None:
         run_process(app.serve(settings, lambda: log.info("ready", listen=str(settings.grpc_listen))))
     except VaultMisconfigured as error:
         raise SettingsRefused(str(error)) from None
+    except MapUnusable as error:
+        raise SettingsRefused(f"legacy_map: {error}") from None
     except SchemaNewer as error:
         raise click.ClickException(str(error)) from None
     except ConnectorsError as error:

@@ -15,6 +15,7 @@ from connectors_grpc.access import Access
 from connectors_grpc.credentials.checks import check_enabled, check_state
 from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.credentials.keeping import Held
+from connectors_grpc.credentials.legacy_reads import LEGACY
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Api, Integration, OAuth
@@ -223,6 +224,8 @@ def ask_again(credential: Credential, oauth: OAuth | None, now: datetime) -> tim
     Past that point (jitter put it off, or the provider is down) a few times more before the token ends: often enough to get
     the new one in time, seldom enough not to hammer anybody.
     """
+    if credential.detail == LEGACY:
+        return LATEST  # nobody tells us when the old system refreshes it, or when it is cut over
     ends = oauth is not None and oauth.refresh_ends_access_token
     due = lifecycle.renew_at(credential, ends_access_token=ends)
     if due is None or credential.expire_time is None:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from connectors_grpc.domain.ids import is_label
 from connectors_grpc.vault.old_layout import Place, key_name
 
-MOST_MAP: Final = 8 << 20
 NOT_LABEL: Final = re.compile(r"[^a-z0-9]+")
-
-
-class MapUnusable(Exception):
-    """The file of names can't be used; the text says which line, and why."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -90,29 +83,3 @@ def proposals(items: Iterable[Item]) -> list[tuple[str, str]]:
         taken.add(new)
         lines.append((old, new))
     return lines
-
-
-def read_map(path: Path) -> dict[str, str]:
-    """The file's pairs, `old,new` a line (CSV, a heading `old,new` is skipped).  Bounds: 8 MiB.  Raises: MapUnusable."""
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MOST_MAP + 1)
-        if len(content) > MOST_MAP:
-            raise MapUnusable("it is larger than 8 MiB")
-        lines = content.decode().splitlines()
-    except OSError as error:
-        raise MapUnusable(f"it can't be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise MapUnusable("it is not UTF-8") from None
-    found: dict[str, str] = {}
-    for number, row in enumerate(csv.reader(lines), 1):
-        if not row or (number == 1 and row == ["old", "new"]):
-            continue
-        if len(row) != 2 or not row[0] or not is_label(row[1]):
-            raise MapUnusable(
-                f"line {number}: an old tenant and a lower-case DNS label are wanted, as in `ACME Corp,acme`"
-            )
-        if row[0] in found:
-            raise MapUnusable(f"line {number}: that old tenant has a line already")
-        found[row[0]] = row[1]
-    return found

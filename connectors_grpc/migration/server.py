@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -19,12 +18,10 @@ from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
 from connectors_grpc.gen.connectors.v1.credential_service_pb2_grpc import CredentialServiceStub
 from connectors_grpc.gen.connectors.v1.integration_service_pb2_grpc import IntegrationServiceStub
 from connectors_grpc.gen.connectors.v1.tenant_service_pb2_grpc import TenantServiceStub
-from connectors_grpc.legacy import OldCredential
+from connectors_grpc.legacy import OldCredential, request_id
 from connectors_grpc.migration.items import Item
 from connectors_grpc.secret import Secret
 
-NAMESPACE: Final = uuid.UUID("0d8f6c1e-52b7-4f0a-9a39-6f1f5f6c2b11")
-"""From which request ids are derived: a tenant that a migration made is told from one that was there, by making it again."""
 LABEL: Final = "migrated-from"
 LONGEST_LABEL: Final = 200
 STAGED: Final = "staged"
@@ -36,12 +33,12 @@ BATCH_SECONDS: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class NewSide:
-    """The server. Every method raises CallFailed, with an exit code."""
+    """The server; `path` is where the old records lie. Every method raises CallFailed, with an exit code."""
 
     channel: grpc.aio.Channel
     key: Secret = field(repr=False)
     timeout: float
-    source: str
+    path: str
 
     async def integrations(self) -> set[str]:
         """Ids of all integrations."""
@@ -59,7 +56,7 @@ class NewSide:
         request = tenants.CreateTenantRequest(
             tenant_id=tenant,
             tenant=tenants.Tenant(display_name=old[:LONGEST_LABEL], labels={LABEL: old[:LONGEST_LABEL]}),
-            request_id=str(uuid.uuid5(NAMESPACE, f"{self.source}/{tenant}")),
+            request_id=request_id(self.path, tenant),
             validate_only=validate_only,
         )
         try:

@@ -16,12 +16,14 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
-from connectors_grpc.errors import Conflict
+from connectors_grpc import logs
+from connectors_grpc.errors import Conflict, VaultUnavailable
 from connectors_grpc.legacy import FormUnknown, ciphertexts, closed, opened, to_seal
 from connectors_grpc.ports import OldRecord
 from connectors_grpc.vault.adapter import Reply, malformed
 from connectors_grpc.vault.client import VaultClient, unexpected
 
+log = logs.get("vault")
 _OK: Final = 200
 _DONE: Final = frozenset((200, 204))
 _BAD_REQUEST: Final = 400
@@ -182,6 +184,25 @@ class OldVault:
             after = fresh[-1]
 
 
+class OldVaultReader:
+    """`ports.OldLayout` for a server: found at the first read, as the Vault may be away when the server starts."""
+
+    def __init__(self, client: VaultClient, path: str) -> None:
+        self._client = client
+        self._path = path
+        self._old: OldVault | None = None
+
+    async def read(self, tenant: str, integration: str) -> OldRecord | None:
+        """See ports.OldLayout. A policy that does not allow it is logged, and nothing is handed out."""
+        try:
+            if self._old is None:
+                self._old = await locate(self._client, self._path)
+            return await self._old.read(tenant, integration)
+        except OldVaultRefuses as error:
+            log.error("old_layout_refused", reason=str(error))  # noqa: TRY400  (a trace has nothing to add)
+            raise VaultUnavailable from None
+
+
 async def locate(client: VaultClient, path: str, transit: str = "transit") -> OldVault:
     """The old layout at `path`, a mount and the folders below it.  Raises: OldVaultRefuses, VaultUnavailable."""
     segments = [_segment(each) for each in path.strip("/").split("/")]
@@ -218,4 +239,4 @@ def _check(reply: Reply, good: Iterable[int], what: str) -> None:
     raise unexpected(reply)
 
 
-__all__ = ["OldVault", "OldVaultRefuses", "Place", "key_name", "locate"]
+__all__ = ["OldVault", "OldVaultReader", "OldVaultRefuses", "Place", "key_name", "locate"]
