@@ -13,7 +13,7 @@ from connectors_grpc.access import Access
 from connectors_grpc.audit import LogAudit
 from connectors_grpc.bootstrap import bootstrap_keys
 from connectors_grpc.boundary import Boundary
-from connectors_grpc.catalogue import load_catalogue
+from connectors_grpc.catalogue import catalogue
 from connectors_grpc.clock import SystemClock
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.flows import Flows
@@ -98,7 +98,7 @@ async def platform(
 
     access = Access(records, changes, audit, clock)
     tenants = Tenants(records, cipher, changes, audit, clock)
-    integrations = Integrations(records, platform_cipher, load_catalogue(), changes, audit, clock)
+    integrations = Integrations(records, platform_cipher, catalogue(settings.catalogue_dir), changes, audit, clock)
     keeper = Keeper(secrets, cipher, clock)
     spill = SpillDirectory(settings.state_dir / "spill")
     leases = RefreshLeases(records, clock, spill.replica)

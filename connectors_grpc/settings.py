@@ -82,6 +82,11 @@ class ServerSettings(BaseSettings):
     outbound_ca_file: AnyPath | None = Field(
         None, description="CA certificates (PEM) for providers. Unset: the system's."
     )
+    catalogue_dir: AnyPath | None = Field(
+        None,
+        description="A folder of definitions (YAML) that add to the catalogue, or stand in for its entries of the same name. "
+        "Read at the start. Unset: none.",
+    )
     bootstrap_keys: AnyPath | None = Field(
         None,
         description="A directory for admin.key and sidecar.key, made where there is no key yet. Unset: none is made.",

@@ -152,12 +152,23 @@ def _texts(integration: Integration, values: Values) -> dict[str, str]:
 
 
 def _filled(url: str, known: Known, texts: Mapping[str, str]) -> str:
-    for name in names_in(url, known):
+    names = names_in(url, known)
+    if not names:
+        return url
+    for name in names:
         one = known[name]
         chosen = isinstance(one, Input) and one.choices
         if name not in texts or not (chosen or fits(url, name, texts[name])):
             raise ConnectorsError(Reason.PLACEHOLDER_UNRESOLVED, {"field": name})
-    return PLACEHOLDER.sub(lambda match: texts[match[1]] if match[1] in known else match[0], url)
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    # Names of hosts are written in lower case here, whatever a vendor's console shows.
+    lower = {name: text.lower() for name, text in texts.items()}
+    return f"{scheme}://{_put(host, known, lower)}{slash}{_put(path, known, texts)}"
+
+
+def _put(template: str, known: Known, texts: Mapping[str, str]) -> str:
+    return PLACEHOLDER.sub(lambda match: texts[match[1]] if match[1] in known else match[0], template)
 
 
 def _named(api: Api, known: Known) -> set[str]:

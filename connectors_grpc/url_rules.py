@@ -33,7 +33,7 @@ _WHOLE = re.compile(r"\{[a-z0-9_]+\}")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _PART = re.compile(r"[A-Za-z0-9._~-]{1,253}")
 """What may fill a placeholder of a URL. Nothing in it ends a host or a segment."""
-_HOST = re.compile(r"[a-z0-9.-]{1,253}(?::[1-9][0-9]{0,4})?")
+_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(?::[1-9][0-9]{0,4})?")
 
 
 def url_violations(field: str, url: str, private: bool, known: Known = NOTHING, *, query: bool = True) -> Violations:

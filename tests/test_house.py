@@ -19,6 +19,7 @@ MAY_REVEAL: Mapping[str, str] = {
     "connectors_grpc/cli/connection.py": "the key is sent with each call",
     "connectors_grpc/cli/secrets.py": "a new key is shown, once",
     "connectors_grpc/cli/integration.py": "a client secret is sent to be stored",
+    "connectors_grpc/cli/inputs.py": "an input that is secret is sent to be stored",
     "connectors_grpc/cli/material.py": "material is sent to be stored",
     "connectors_grpc/configuration/checking.py": "a secret of the file is checked for what HTTP can carry",
     "connectors_grpc/configuration/wanted.py": "secrets of the file are sent to be stored",

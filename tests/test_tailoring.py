@@ -128,7 +128,6 @@ async def test_connecting_again_need_not_repeat_what_was_given() -> None:
         "a\\",
         "..",
         ".",
-        "A",
         "a b",
         "",
         "é",

@@ -3,7 +3,7 @@
 `schema` says what a file may hold and turns it into the domain's words; `loader` reads the folder.
 """
 
-from connectors_grpc.catalogue.loader import CatalogueError, load_catalogue
+from connectors_grpc.catalogue.loader import CatalogueError, catalogue, load_catalogue, parse_definition
 from connectors_grpc.catalogue.schema import DefinitionFile
 
-__all__ = ["CatalogueError", "DefinitionFile", "load_catalogue"]
+__all__ = ["CatalogueError", "DefinitionFile", "catalogue", "load_catalogue", "parse_definition"]

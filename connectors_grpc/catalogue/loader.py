@@ -40,6 +40,15 @@ def load_catalogue(folder: Path | None = None) -> Mapping[IntegrationId, Integra
     return found
 
 
+def catalogue(own: Path | None = None) -> Mapping[IntegrationId, Integration]:
+    """What ships with the server, with an operator's own files in front. Raises: CatalogueError."""
+    if own is None:
+        return load_catalogue()
+    if not own.is_dir():
+        raise CatalogueError(f"{own}: a folder of definitions is wanted")
+    return {**load_catalogue(), **load_catalogue(own)}
+
+
 def parse_definition(name: str, content: bytes) -> Integration:
     """One file's definition; its id is the file's name without `.yaml`. Raises: CatalogueError."""
     faults: list[str] = []

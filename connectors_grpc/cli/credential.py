@@ -22,6 +22,7 @@ from connectors_grpc.cli.connection import PAGE, Session, collect
 from connectors_grpc.cli.credential_view import kind_of, show_link, show_one, state_of
 from connectors_grpc.cli.errors import FAILED
 from connectors_grpc.cli.importing import Progress, opened, said, send_all
+from connectors_grpc.cli.inputs import input_file_option, input_option, inputs_of
 from connectors_grpc.cli.material import KINDS, grant_of, put_material
 from connectors_grpc.cli.output import Output, as_json, when
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
@@ -45,6 +46,7 @@ def credential() -> None:
         "connectors credential connect acme notion --no-wait --json | jq -r .connectUrl",
         "connectors credential connect acme google --device      # shows a code to type elsewhere, and waits",
         "connectors credential connect acme notion --allow-account-change",
+        "connectors credential connect acme zendesk --input subdomain=acme",
     )
 )
 @click.argument("tenant")
@@ -53,6 +55,7 @@ def credential() -> None:
 @click.option(
     "--scope", "scopes", multiple=True, help="A scope to ask for; may be repeated. Default: the definition's."
 )
+@input_option
 @click.option(
     "--device", is_flag=True, help="By a code that the person types at the provider, on any device of theirs."
 )
@@ -70,6 +73,7 @@ def connect(
     integration: str,
     credential_id: str,
     scopes: tuple[str, ...],
+    inputs: tuple[str, ...],
     device: bool,
     allow_account_change: bool,
     wait: bool | None,
@@ -81,6 +85,7 @@ def connect(
     """
     if device and wait is False and not out.json:
         raise click.UsageError("--device --no-wait needs --json: without `state` nobody could complete it.")
+    given = inputs_of(inputs)
     before = _state_now(session, tenant, credential_id or integration)
     request = pb.StartAuthorizationRequest(
         tenant=tenant,
@@ -89,6 +94,7 @@ def connect(
         scopes=scopes,
         device=device,
         allow_account_change=allow_account_change,
+        inputs=given,
     )
     link = session.credentials.StartAuthorization(request)
     show_link(out, link)
@@ -115,6 +121,7 @@ def _state_now(session: Session, tenant: str, credential_id: str) -> pb.Credenti
         "connectors credential set acme jira --kind basic --username me@acme.example --secret-file -",
         "connectors credential set acme notion --kind oauth --secret-file access.token --refresh-token-file refresh.token",
         "connectors credential set acme github-app --kind grant --field installation_id=123",
+        "connectors credential set acme datadog --input site=eu1 --input-file application_key=app.key --secret-file api.key",
     ),
 )
 @click.argument("tenant")
@@ -144,6 +151,8 @@ def _state_now(session: Session, tenant: str, credential_id: str) -> pb.Credenti
     "--expires", type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ"]), default=None, metavar="TIME",
     help="When the token ends (UTC, 2030-01-31T12:00:00Z), with --kind oauth.",
 )  # fmt: skip
+@input_option
+@input_file_option
 @label_option
 @json_option
 @pass_session
@@ -156,6 +165,7 @@ def set_(session: Session, /, tenant: str, integration: str, credential_id: str,
     labels_given = given["labels"]
     assert isinstance(labels_given, dict)
     request.labels.update(labels_given)
+    request.inputs.update(inputs_of(given["inputs"], given["input_file"]))  # type: ignore[arg-type]
     put_material(request, given, lambda: grant_of(session, integration))
     show_one(out, session.credentials.StoreCredential(request).credential)
 

@@ -46,6 +46,7 @@ def show_one(out: Output, item: pb.Credential) -> None:
             ("state detail", item.state_detail),
             ("next step", item.next_step),
             ("account", item.account),
+            ("given and found", ", ".join(f"{name}={value}" for name, value in sorted(item.values.items()))),
             ("scopes", " ".join(item.granted_scopes)),
             ("scopes not granted", " ".join(item.missing_scopes)),
             ("expires", when(item.expire_time)),

@@ -15,6 +15,8 @@ from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as pb
 
 MOST = 1 << 20
 OPTION = "--file"
+CATALOGUE_MARK = "verified"
+"""What stands in each file of the catalogue, and in no message of the contract that anybody writes."""
 # Flag, path in the message, help.
 FLAGS: tuple[tuple[str, str, str], ...] = (
     ("--display-name", "display_name", "For people."),
@@ -36,7 +38,8 @@ def definition_options(function: Callable[..., Any]) -> Callable[..., Any]:
         function = click.option(option, path.replace(".", "_"), default=None, help=text)(function)
     return click.option(
         "--file", "file", type=click.Path(path_type=Path), metavar="FILE",
-        help="The definition as YAML or JSON, in the shape of connectors.v1.Integration; - for stdin. Flags come on top.",
+        help="The definition as YAML or JSON, in the shape of connectors.v1.Integration or of the catalogue's files; - for stdin."
+        " Flags come on top.",
     )(function)  # fmt: skip
 
 
@@ -56,6 +59,8 @@ def read_definition(path: Path) -> pb.Integration:
     if len(content) > MOST:
         raise click.UsageError(f"{OPTION}: at most 1 MiB is taken.")
     document = _parse(content)
+    if isinstance(document, dict) and CATALOGUE_MARK in document:
+        return _of_catalogue(path.name, content)
     if not isinstance(document, dict):
         raise click.UsageError(f"{OPTION}: an object is wanted, in the shape of connectors.v1.Integration.")
     unknown = _unknown(document, pb.Integration.DESCRIPTOR)
@@ -65,6 +70,25 @@ def read_definition(path: Path) -> pb.Integration:
         return ParseDict(document, pb.Integration())
     except ParseError:
         raise click.UsageError(f"{OPTION}: a field has another type than connectors.v1.Integration says.") from None
+
+
+def _of_catalogue(name: str, content: bytes) -> pb.Integration:
+    """The definition in a file of the catalogue's shape.  Raises: UsageError, a line for each fault."""
+    try:
+        from connectors_grpc.catalogue import CatalogueError, parse_definition
+        from connectors_grpc.rpc.definitions import integration
+    except ModuleNotFoundError as error:
+        raise click.UsageError(
+            f"{OPTION}: a catalogue's file needs the server's packages: {error.name} is missing."
+        ) from None
+    try:
+        found = integration(parse_definition("definition.yaml", content))
+    except CatalogueError as error:
+        faults = [line.replace("definition.yaml", name, 1) for line in str(error).splitlines()]
+        raise click.UsageError("\n  ".join((f"{OPTION}:", *faults))) from None
+    for field in ("id", "source", "verified"):
+        found.ClearField(field)
+    return found
 
 
 def _parse(content: bytes) -> Any:
@@ -115,7 +139,7 @@ def definition(given: dict[str, Any], base: pb.Integration | None = None) -> pb.
 
 def changed_paths(current: pb.Integration, changed: pb.Integration, *, from_file: bool) -> list[str]:
     """What to name in the mask: with a file, what it sets; with flags, what differs."""
-    names = ("display_name", "oauth", "api", "allow_private_addresses")
+    names = ("display_name", "oauth", "api", "allow_private_addresses", "inputs")
     set_fields = {field.name for field, _ in changed.ListFields()}
     if from_file:
         return [name for name in names if name in set_fields]

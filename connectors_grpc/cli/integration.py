@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from connectors_grpc.cli.base import ExampleGroup, confirm, json_option, limit_option, pass_session, yes_option
+from connectors_grpc.cli.checking import check
 from connectors_grpc.cli.connection import PAGE, Session, collect
 from connectors_grpc.cli.definition import changed_paths, definition, definition_options
+from connectors_grpc.cli.inputs import show_inputs
 from connectors_grpc.cli.operation import await_operation, show_operation, wait_option
 from connectors_grpc.cli.output import Output, when, word
 from connectors_grpc.cli.secrets import read_secret
@@ -203,6 +205,9 @@ def rotate_platform_key(ctx: click.Context, session: Session, wait: bool, out: O
     show_operation(ctx, out, await_operation(session, operation) if wait else operation)
 
 
+integration.add_command(check)
+
+
 def _put_client(definition: pb.Integration, given: dict[str, Any]) -> None:
     """Put id and secrets in. The first secret is asked for only where there is an id."""
     client = definition.oauth_client
@@ -255,6 +260,7 @@ def show_one(out: Output, item: pb.Integration) -> None:
             ("changed", when(item.update_time)),
         )
     )
+    show_inputs(out, item)
 
 
 def _source(item: pb.Integration) -> str:

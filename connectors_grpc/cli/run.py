@@ -123,6 +123,7 @@ def serve(config: Path | None, **flags: Any) -> None:
         )
     try:
         from connectors_grpc import app
+        from connectors_grpc.catalogue import CatalogueError
         from connectors_grpc.errors import ConnectorsError
         from connectors_grpc.legacy_map import MapUnusable
         from connectors_grpc.schema import SchemaNewer
@@ -139,6 +140,10 @@ def serve(config: Path | None, **flags: Any) -> None:
         raise SettingsRefused(f"legacy_map: {error}") from None
     except SchemaNewer as error:
         raise click.ClickException(str(error)) from None
+    except CatalogueError as error:
+        raise SettingsRefused(
+            "\n  ".join(("the definitions in catalogue_dir can't be used:", *str(error).splitlines()))
+        ) from None
     except ConnectorsError as error:
         raise click.ClickException(f"{error.reason}: {error.meaning.text}") from None
 

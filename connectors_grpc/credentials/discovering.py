@@ -79,10 +79,11 @@ def found_in(document: Any, one: Discovery, values: Mapping[str, str]) -> str:
         raise refused(one, "discovery_missing")
     if len(texts) > 1:
         raise refused(one, "discovery_several")
-    return _taken(texts[0], one)
+    return taken(texts[0], one)
 
 
-def _taken(text: str, one: Discovery) -> str:
+def taken(text: str, one: Discovery) -> str:
+    """What a discovery's pattern takes of a text. Raises: AUTHORIZATION_REFUSED."""
     match = re.fullmatch(one.pattern or ANYTHING, text) if len(text) <= LONGEST_VALUE else None
     if match is None:
         raise refused(one, "discovery_refused")

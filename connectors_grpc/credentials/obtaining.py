@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from connectors_grpc.credentials.asking import Build
-from connectors_grpc.domain.definition import Grant, Integration, OAuth, OAuthClient
+from connectors_grpc.domain.definition import Grant, Integration, OAuth, OAuthClient, Revocation
 from connectors_grpc.domain.records import Material
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.oauth2 import minting, token_request
@@ -66,11 +66,23 @@ class End:
     read: Callable[[HttpReply, datetime], None]
 
 
+def _gone(revocation: Revocation, material: Material) -> frozenset[int]:
+    """Statuses that say that there is nothing left to end. 401 is one where it can be about nothing but the only token."""
+    placement = revocation.placement
+    basic = (placement.basic.username, placement.basic.password) if placement.basic else ()
+    texts = (*placement.headers.values(), *placement.query.values(), *basic, *revocation.parameters.values())
+    by_client = any("{client_secret}" in text for text in texts)
+    return frozenset((404, 410) if by_client or material.refresh_token is not None else (401, 404, 410))
+
+
 def way_to_end(integration: Integration, oauth: OAuth, material: Material) -> End | None:
     """How the grant is ended at the provider; None if it offers nothing. The definition is the tenant's."""
     private = integration.allow_private_addresses
     token = material.refresh_token or material.fields.get("access_token")
+    if token is None:
+        return None
     if oauth.revocation is not None:
+        gone = _gone(oauth.revocation, material)
         fields = dict(fields_with(integration, material.fields, material.values))
         if material.refresh_token is not None:
             fields["refresh_token"] = material.refresh_token
@@ -78,9 +90,9 @@ def way_to_end(integration: Integration, oauth: OAuth, material: Material) -> En
             lambda client, _: token_request.own_revocation(
                 oauth, client, fields=fields, allow_private_addresses=private
             ),
-            check_own_revocation,
+            lambda reply, now: check_own_revocation(reply, now, gone),
         )
-    if token is None or not oauth.revocation_endpoint:
+    if not oauth.revocation_endpoint:
         return None
 
     def build(client: OAuthClient, stamp: Stamp) -> HttpRequest:

@@ -142,9 +142,12 @@ def check_revocation(reply: HttpReply, now: datetime) -> None:
         raise _typed(error, retry_after(reply, now))
 
 
-def check_own_revocation(reply: HttpReply, now: datetime) -> None:
-    """As `check_revocation`, of a provider's own form: what is not there any more is ended too. Raises: TokenError."""
-    if reply.status not in (404, 410):
+def check_own_revocation(reply: HttpReply, now: datetime, gone: Collection[int]) -> None:
+    """As `check_revocation`, of a provider's own form; `gone` are statuses that say that it is ended already.
+
+    Raises: TokenError.
+    """
+    if reply.status not in gone:
         check_revocation(reply, now)
 
 
