@@ -16,7 +16,7 @@ from connectors_grpc import logs
 from connectors_grpc.certificates import CertificateRefused, Contexts
 from connectors_grpc.quota import Quota
 from connectors_grpc.resolving import SystemResolver
-from sidecar.engine import Engine
+from sidecar.engine import Engine, Guarded
 from sidecar.engine.dial import Dialler, tls_context
 from sidecar.engine.measured import measured
 from sidecar.engine.relayed import Relaying
@@ -94,7 +94,7 @@ async def _serve(
     relay = Relaying(server.call_stream, settings.relay_key) if settings.relay else None
     engine = Engine(
         leases,
-        tasks,
+        Guarded(tasks),
         limits=settings.limits,
         dialler=dialler,
         metrics=Metrics(settings.observing.tenants),

@@ -4,6 +4,6 @@
 and its answer, `Origin` the connections to one provider, `dial` how they are made.
 """
 
-from sidecar.engine.engine import Engine
+from sidecar.engine.engine import Engine, Guarded
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "Guarded"]

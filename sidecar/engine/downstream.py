@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _AHEAD, _UPLOAD = 1, 2
 
 
-class Downstream(asyncio.BufferedProtocol):
-    """Bounds: reads one receive buffer ahead of the request in flight, then stops reading."""
+class Downstream:
+    """A `Side`. Bounds: reads one receive buffer ahead of the request in flight, then stops reading."""
 
     __slots__ = (
         "blocked", "closing", "deadline", "engine", "exchange", "held", "keep_alive", "pending", "running", "transport", "view",

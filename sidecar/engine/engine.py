@@ -17,10 +17,11 @@ from sidecar.engine.exchange import Exchange
 from sidecar.engine.over import Over, over
 from sidecar.engine.pool import Origin
 from sidecar.engine.relayed import Relayed, Relaying
+from sidecar.engine.side import Face
 from sidecar.exposition import Family
 from sidecar.held import OriginKey
 from sidecar.holds import Answers, Hold
-from sidecar.leases import Leases
+from sidecar.leases import Leases, Spawner
 from sidecar.limits import Limits
 from sidecar.metrics import Metrics
 from sidecar.problem import Problem
@@ -41,13 +42,30 @@ class Observer(Protocol):
         """What it measures of itself."""
 
 
+class Guarded:
+    """Tasks of a group, of which one with a bug ends by itself, and no other."""
+
+    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+        self._tasks = tasks
+
+    def create_task(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it."""
+        return self._tasks.create_task(self._run(coro))
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # the boundary of background work
+            log.exception("engine.bug", error=type(error).__name__)
+
+
 class Engine:
     """Belongs to one event loop. `tasks` owns what it spawns."""
 
     def __init__(
         self,
         leases: Leases,
-        tasks: asyncio.TaskGroup,
+        tasks: Spawner,
         *,
         limits: Limits,
         dialler: Dialler,
@@ -78,9 +96,9 @@ class Engine:
         self._reachable = reachable
         self._idle = asyncio.Event()
 
-    def protocol(self, door: Door) -> Callable[[], Downstream]:
+    def protocol(self, door: Door) -> Callable[[], asyncio.BaseProtocol]:
         """For `loop.create_server`."""
-        return lambda: Downstream(self, door)
+        return lambda: Face(Downstream(self, door))
 
     def ready(self) -> bool:
         """Whether requests can be served: the server is reached, or leases are held."""
@@ -102,14 +120,8 @@ class Engine:
                 observer.tell(record)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run in the background; a bug ends that piece of work and no other."""
-        return self._tasks.create_task(self._guarded(work))
-
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception as error:  # the boundary of background work
-            log.exception("engine.bug", error=type(error).__name__)
+        """Run in the background."""
+        return self._tasks.create_task(work)
 
     def origin(self, key: OriginKey) -> Origin:
         """The pool of one origin. Raises: Problem (LIMIT_EXCEEDED)."""

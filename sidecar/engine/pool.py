@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from sidecar.engine.side import Face
 from sidecar.engine.upstream import Upstream
 from sidecar.held import OriginKey
 from sidecar.problem import Problem
@@ -62,7 +63,8 @@ class Origin:
         failure: Problem | None = None
         upstream: Upstream | None = None
         try:
-            upstream = await engine.dialler.dial(self.key, lambda: Upstream(self), engine.limits.connect)
+            face = await engine.dialler.dial(self.key, lambda: Face(Upstream(self)), engine.limits.connect)
+            upstream = face.side
         except Problem as problem:
             failure = problem
         finally:

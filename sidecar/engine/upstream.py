@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from sidecar.engine.pool import Origin
 
 
-class Upstream(asyncio.BufferedProtocol):
-    """Idle in its origin's pool, or in one exchange's hands. `served` counts answers: 0 is a new connection."""
+class Upstream:
+    """A `Side`. Idle in its origin's pool, or in one exchange's hands. `served` counts answers: 0 is a new connection."""
 
     __slots__ = (
         "blocked",

@@ -73,19 +73,11 @@ class Pipe(asyncio.Transport):
 
 
 class Tasks:
-    """Nothing is spawned here: leases are held and connections are there."""
+    """Nothing runs in the background: what would wait for a lease or a new connection waits for ever."""
 
     def create_task(self, coro: Coroutine[Any, Any, Any]) -> Any:
         """Refuse."""
         coro.close()
-
-
-class Still(Engine):
-    """Nothing runs in the background: what would wait for a lease or a new connection waits for ever."""
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> Any:
-        """Refuse."""
-        work.close()
 
 
 @dataclass(slots=True)
@@ -108,7 +100,7 @@ class Wire:
         source: Any = None
         leases = Leases(source, tasks, clock=asyncio.get_running_loop().time)
         leases.watched = True
-        engine = Still(
+        engine = Engine(
             leases, tasks, limits=Limits(), dialler=dialler, metrics=Metrics(),
             reachable=lambda: True,
         )  # fmt: skip
@@ -121,7 +113,7 @@ class Wire:
         far = now + 1e6
         leases._grants["fuzz"] = Grant("fuzz", hashlib.sha256(KEY.encode()).digest(), ALL, ALL, far, far, far)
         app = Pipe()
-        down = engine.protocol(Door(frozenset((HOST,)), key_required=True))()
+        down = Downstream(engine, Door(frozenset((HOST,)), key_required=True))
         down.connection_made(app)
         wire = cls(engine, down, app, [], [])
         origin = engine.origin(wire.hold(lease).origin)
