@@ -25,13 +25,15 @@ class Door:
     fixed: Fixed | None = None
 
 
-@dataclass(slots=True)
 class Admitted:
     """A request that may be asked about: where it goes, and with whose key."""
 
-    route: Route
-    target: Target
-    ask: Ask
+    __slots__ = ("ask", "route", "target")
+
+    def __init__(self, route: Route, target: Target, ask: Ask) -> None:
+        self.route = route
+        self.target = target
+        self.ask = ask
 
 
 class Visitor:

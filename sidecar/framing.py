@@ -7,11 +7,11 @@ split by the very rules that checked it (attack 20).  Source: RFC 9112.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 
 from connectors_grpc.inject.memo import LONGEST, Memo, secretive
 
 Fields = list[tuple[bytes, bytes]]
+Marks = dict[bytes, bytes]
 Line = tuple[bytes | None, bytes, bytes]
 """A line that was read: what it decides, if anything; name, value."""
 
@@ -33,29 +33,39 @@ class Malformed(Exception):
         self.status = status
 
 
-@dataclass(slots=True)
 class RequestHead:
-    """A request's head. `marks` holds the lines that decide something, by lower-case name; `shown` those that may hold a key."""
+    """A request's head. `marks` holds the lines that decide something, by lower-case name; `shown` those that may hold a key.
 
-    method: bytes
-    target: bytes
-    http_1_1: bool
-    fields: Fields
-    marks: dict[bytes, bytes]
-    shown: list[tuple[bytes, bytes]] = field(repr=False)
-    length: int = 0
-    keep_alive: bool = True
+    A plain class, as all that is made for every request: a dataclass's `__init__` is never compiled.
+    """
+
+    __slots__ = ("fields", "http_1_1", "keep_alive", "length", "marks", "method", "shown", "target")
+
+    def __init__(
+        self, method: bytes, target: bytes, http_1_1: bool, fields: Fields, marks: Marks, shown: Fields
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.http_1_1 = http_1_1
+        self.fields = fields
+        self.marks = marks
+        self.shown = shown
+        self.length = _length(marks, http_1_1, 0)
+        connection = marks.get(b"connection", b"keep-alive")
+        self.keep_alive = http_1_1 and (connection == b"keep-alive" or b"close" not in _options(connection))
 
 
-@dataclass(slots=True)
 class ResponseHead:
     """An answer's head. `line` is its first, as we write it. `length` is CHUNKED, UNTIL_CLOSE, or a number of bytes."""
 
-    status: int
-    line: bytes
-    fields: Fields
-    length: int
-    keep_alive: bool
+    __slots__ = ("fields", "keep_alive", "length", "line", "status")
+
+    def __init__(self, status: int, line: bytes, fields: Fields, length: int, keep_alive: bool) -> None:
+        self.status = status
+        self.line = line
+        self.fields = fields
+        self.length = length
+        self.keep_alive = keep_alive
 
 
 SINGLE = frozenset(
@@ -130,9 +140,7 @@ def parse_request(head: bytes, own: Own | None = None) -> RequestHead:
     http_1_1 = minor == b"1"
     if b"host" not in marks:
         raise Malformed("There must be one Host line.")
-    connection = marks.get(b"connection", b"keep-alive")
-    keep_alive = http_1_1 and (connection == b"keep-alive" or b"close" not in _options(connection))
-    return RequestHead(method, target, http_1_1, fields, marks, shown, _length(marks, http_1_1), keep_alive)
+    return RequestHead(method, target, http_1_1, fields, marks, shown)
 
 
 def parse_response(head: bytes, method: bytes) -> ResponseHead:
@@ -140,7 +148,7 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
     lines = _lines(head)
     http_1_1, status, line = _STATUSES.get(lines[0]) or _status(lines[0])
     fields, marks, _ = _fields(lines, None, request=False)
-    length = _length(marks, http_1_1, absent=UNTIL_CLOSE)
+    length = _length(marks, http_1_1, UNTIL_CLOSE)
     if method == b"HEAD" or status < 200 or status in (204, 304):
         length = 0
     connection = marks.get(b"connection")
@@ -177,12 +185,10 @@ def _lines(head: bytes) -> list[bytes]:
     return lines
 
 
-def _fields(
-    lines: list[bytes], own: Own | None, *, request: bool = True
-) -> tuple[Fields, dict[bytes, bytes], list[tuple[bytes, bytes]]]:
+def _fields(lines: list[bytes], own: Own | None, *, request: bool = True) -> tuple[Fields, Marks, Fields]:
     del lines[0]
-    marks: dict[bytes, bytes] = {}
-    shown: list[tuple[bytes, bytes]] = []
+    marks: Marks = {}
+    shown: Fields = []
     fields = list(map(_LINES.get, lines))
     for at, pair in enumerate(fields):
         if pair is None:
@@ -224,7 +230,7 @@ def _line(line: bytes, own: Own | None) -> Line:
     return read
 
 
-def _again(marks: dict[bytes, bytes], mark: bytes, value: bytes, request: bool) -> bytes:
+def _again(marks: Marks, mark: bytes, value: bytes, request: bool) -> bytes:
     """A deciding line stands a second time. Raises: Malformed, if it may not."""
     if mark == b"connection":
         return marks[mark] + b"," + value
@@ -246,7 +252,7 @@ def _judge(name: bytes) -> bytes | None:
     return mark
 
 
-def _length(marks: dict[bytes, bytes], http_1_1: bool, absent: int = 0) -> int:
+def _length(marks: Marks, http_1_1: bool, absent: int) -> int:
     """Where the body ends.  Source: RFC 9112 section 6.3, without its leniencies."""
     coding = marks.get(b"transfer-encoding")
     length = marks.get(b"content-length")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.admission import Admitted, Door, Visitor
+from sidecar.admission import Door, Visitor
 from sidecar.framing import Malformed, Own, parse_request
 from sidecar.problem import Problem
 from sidecar.route import Credential, Fixed, Tenant
@@ -31,7 +31,7 @@ DOORS = [
     Door(None, key_required=False),
     Door(None, key_required=False, fixed=Fixed(Tenant("acme"), Credential("notes"))),
 ]
-Verdict = Admitted | tuple[type, object]
+Verdict = tuple[object, ...]
 
 
 def verdict(visitor: Visitor, head: bytes) -> Verdict:
@@ -39,11 +39,12 @@ def verdict(visitor: Visitor, head: bytes) -> Verdict:
     try:
         parsed = parse_request(head, visitor.own)
         visitor.check_host(parsed)
-        return visitor.admit(parsed)
+        admitted = visitor.admit(parsed)
     except Problem as problem:
         return Problem, (problem.reason, problem.detail, problem.close)
     except Malformed as malformed:
         return Malformed, malformed.args
+    return admitted.route, admitted.target, admitted.ask
 
 
 @given(
