@@ -12,7 +12,7 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -24,6 +24,7 @@ from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.inject import authority
 from connectors_grpc.ports import HttpReply, HttpRequest, HttpStream
 from connectors_grpc.resolving import Resolver, SystemResolver
+from connectors_grpc.trailers import EXTENSION, Pool, Raw, Trailers
 
 MOST_CONNECTIONS = 100
 MOST_STREAMED = 256
@@ -51,7 +52,7 @@ class HttpOutbound:
         context = tls_context(ca_file)
         self._system = SystemResolver()
         self._pools = {
-            (streamed, private): httpcore2.AsyncConnectionPool(
+            (streamed, private): Pool(
                 ssl_context=context,
                 max_connections=most,
                 max_keepalive_connections=MOST_IDLE,
@@ -86,12 +87,17 @@ class HttpOutbound:
 
     @contextlib.asynccontextmanager
     async def stream(
-        self, request: HttpRequest, body: AsyncIterator[bytes] | None, length: int | None
+        self,
+        request: HttpRequest,
+        body: AsyncIterator[bytes] | None,
+        length: int | None,
+        trailers: Callable[[], Raw] = list,
     ) -> AsyncIterator[HttpStream]:
         """As `StreamingOutbound` says. Leaving the block before the body's end closes the connection."""
         progress = _Progress()
         where = authority(request.url)
-        prepared = _streamed(_prepare(request, progress), request, body, length)
+        passed = Trailers(trailers if body is not None and length is None else list)
+        prepared = _streamed(_prepare(request, progress), request, body, length, passed)
         pool = self._pools[True, request.allow_private_addresses]
         async with contextlib.AsyncExitStack() as stack:
             failure: ConnectorsError | None = None
@@ -105,7 +111,7 @@ class HttpOutbound:
             if failure is not None:
                 raise failure  # outside of `except`, as above
             headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers)
-            yield HttpStream(response.status, headers, _pieces(response, where, progress))
+            yield HttpStream(response.status, headers, _pieces(response, where, progress), passed.came)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -198,7 +204,11 @@ async def _exchange(pool: httpcore2.AsyncConnectionPool, request: httpcore2.Requ
 
 
 def _streamed(
-    prepared: httpcore2.Request, request: HttpRequest, body: AsyncIterator[bytes] | None, length: int | None
+    prepared: httpcore2.Request,
+    request: HttpRequest,
+    body: AsyncIterator[bytes] | None,
+    length: int | None,
+    trailers: Trailers,
 ) -> httpcore2.Request:
     """The same request with a body that streams. Source: RFC 9112 section 6."""
     framing = [(b"Transfer-Encoding", b"chunked")]
@@ -212,7 +222,7 @@ def _streamed(
         prepared.url,
         headers=headers,
         content=body,
-        extensions={**prepared.extensions, "timeout": times},
+        extensions={**prepared.extensions, "timeout": times, EXTENSION: trailers},
     )
 
 

@@ -214,11 +214,15 @@ class Outbound(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HttpStream:
-    """The answer's head, and its body as it comes. `body` raises PROVIDER_UNAVAILABLE if it ends before its end."""
+    """The answer's head, and its body as it comes. `body` raises PROVIDER_UNAVAILABLE if it ends before its end.
+
+    `trailers` is what came behind the body; filled once it ended.
+    """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: AsyncIterator[bytes]
+    trailers: Sequence[tuple[bytes, bytes]] = ()
 
     def __repr__(self) -> str:
         return f"HttpStream({self.status})"
@@ -228,10 +232,15 @@ class StreamingOutbound(Protocol):
     """As Outbound, with bodies that stream both ways under backpressure; one piece of each is held at a time."""
 
     def stream(
-        self, request: HttpRequest, body: AsyncIterator[bytes] | None, length: int | None
+        self,
+        request: HttpRequest,
+        body: AsyncIterator[bytes] | None,
+        length: int | None,
+        trailers: Callable[[], list[tuple[bytes, bytes]]] = list,
     ) -> AbstractAsyncContextManager[HttpStream]:
         """Send once. The request's own `body` and `max_body` count for nothing; its `timeout` (seconds) is for the answer's
-        head, counted from the body's end, and for each further piece. `length` None with a body means chunks.
+        head, counted from the body's end, and for each further piece. `length` None with a body means chunks, which may have
+        trailers behind them: they are asked for at the body's end.
 
         Raises: ADDRESS_NOT_ALLOWED, PROVIDER_UNAVAILABLE, INVALID_FIELD, and whatever `body` raises.
         """

@@ -19,6 +19,7 @@ from connectors_grpc.credentials.leasing import InUse, Leasing
 from connectors_grpc.domain.ids import CredentialId, TenantId
 from connectors_grpc.domain.records import ApiKey
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
+from connectors_grpc.inject import request_trailers, response_trailers
 from connectors_grpc.metering import Metering
 from connectors_grpc.ports import Audit, HttpRequest, HttpStream, StreamingOutbound
 from connectors_grpc.proxying import Call, Composed, check, compose, judge
@@ -49,6 +50,13 @@ class Head:
     base_url: str
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What follows a body, either way: trailers."""
+
+    lines: tuple[tuple[bytes, bytes], ...]
+
+
 @dataclass(slots=True)
 class Right:
     """Whether a stream may go on: who loses the right to the credential meanwhile loses the stream too, either way."""
@@ -68,10 +76,11 @@ class Right:
 class Upload:
     """A request's body on its way. What passed is kept up to KEPT; `whole` once it ended."""
 
-    pieces: AsyncIterator[bytes]
+    pieces: AsyncIterator[bytes | Behind]
     length: int | None
     right: Right
     passed: int = 0
+    behind: tuple[tuple[bytes, bytes], ...] = ()
     kept: list[bytes] | None = field(default_factory=list)
     whole: bool = False
     pay: Callable[[int], None] = lambda _: None
@@ -94,10 +103,14 @@ class Upload:
         while piece == b"":
             try:
                 async with asyncio.timeout(UPLOAD_IDLE):
-                    piece = await anext(self.pieces, None)
+                    part = await anext(self.pieces, None)
             except TimeoutError:
                 raise ConnectorsError(Reason.DEADLINE_EXCEEDED) from None
             await self.right.hold()
+            if isinstance(part, Behind):
+                self.behind = part.lines
+            else:
+                piece = part
         self.whole = piece is None
         self.passed += len(piece or b"")
         self.pay(len(piece or b""))
@@ -131,10 +144,16 @@ class Streaming:
         self._open: Counter[TenantId] = Counter()
 
     async def call(
-        self, caller: ApiKey, tenant: TenantId, credential: CredentialId, call: Call, pieces: AsyncIterator[bytes]
-    ) -> AsyncGenerator[Head | bytes, None]:
-        """The answer's head, then its body. `call.body` is not looked at; a 401 is cured as Call does if the body was kept.
+        self,
+        caller: ApiKey,
+        tenant: TenantId,
+        credential: CredentialId,
+        call: Call,
+        pieces: AsyncIterator[bytes | Behind],
+    ) -> AsyncGenerator[Head | bytes | Behind, None]:
+        """The answer's head, then its body, then perhaps trailers; `pieces` end in the same way.
 
+        `call.body` is not looked at; a 401 is cured as Call does if the body was kept.
         Raises: PERMISSION_DENIED, LIMIT_EXCEEDED, DEADLINE_EXCEEDED, and what `Proxying.call` and `Leasing.confirm` raise.
         """
         policy.authorize(caller, policy.RULES["/connectors.v1.ProxyService/Call"], tenant, credential)
@@ -162,19 +181,19 @@ class Streaming:
 
     async def _answer(
         self, caller: ApiKey, tenant: TenantId, credential: CredentialId, call: Call, upload: Upload
-    ) -> AsyncGenerator[Head | bytes, None]:
+    ) -> AsyncGenerator[Head | bytes | Behind, None]:
         use = await self._leasing.use(caller, tenant, credential)
         generation = use.held.credential.generation
         async with AsyncExitStack() as stack:
             under_way = stack.enter_context(ExitStack())
             under_way.enter_context(self._calls.call((use.tenant.uid, credential, generation)))
-            composed, reply = await self._send(stack, use, call, await upload.first(), upload.length)
+            composed, reply = await self._send(stack, use, call, await upload.first(), upload)
             if reply.status == 401 and use.held.credential.refreshable and upload.may_repeat:
                 under_way.close()  # a refresh may wait for calls with the old token: this one is answered
                 use = await self._leasing.use(caller, tenant, credential, rejected_generation=generation)
                 if use.held.credential.generation != generation:
                     await stack.pop_all().aclose()
-                    composed, reply = await self._send(stack, use, call, upload.again(), upload.length)
+                    composed, reply = await self._send(stack, use, call, upload.again(), upload)
             result = str(reply.status)
             self._audit.record(
                 "CallStream", caller=caller.id, tenant=tenant, target=credential, generation=generation, result=result
@@ -186,9 +205,11 @@ class Streaming:
                 await upload.right.hold()
                 for start in range(0, len(piece), PIECE):
                     yield piece[start : start + PIECE]
+            if reply.trailers and (lines := response_trailers(composed.plan, reply.trailers)):
+                yield Behind(tuple(lines))
 
     async def _send(
-        self, stack: AsyncExitStack, use: InUse, call: Call, body: AsyncIterator[bytes] | None, length: int | None
+        self, stack: AsyncExitStack, use: InUse, call: Call, body: AsyncIterator[bytes] | None, upload: Upload
     ) -> tuple[Composed, HttpStream]:
         composed = compose(use, call)
         request = HttpRequest(
@@ -200,7 +221,10 @@ class Streaming:
             timeout=PROVIDER_IDLE,
             max_body=0,
         )
-        return composed, await stack.enter_async_context(self._outbound.stream(request, body, length))
+        stream = self._outbound.stream(
+            request, body, upload.length, lambda: request_trailers(composed.plan, upload.behind)
+        )
+        return composed, await stack.enter_async_context(stream)
 
 
 def _endless(headers: tuple[tuple[str, str], ...]) -> bool:

@@ -252,3 +252,59 @@ async def test_a_401_is_cured_by_one_refresh_if_the_body_is_whole(world: World) 
     assert len(world.asked()) == 0
     assert await status(b"short", b"body") == 200
     assert len(world.asked()) == 1
+
+
+# --- trailers
+
+
+def trailers(*lines: tuple[str, str]) -> pb.CallStreamRequest:
+    """The last part."""
+    return pb.CallStreamRequest(trailers=pb.Trailers(headers=[pb.Header(name=n, value=v) for n, v in lines]))
+
+
+async def test_trailers_pass_both_ways_but_for_what_could_be_a_header_of_ours(line: Line) -> None:
+    """None that frames, none like the credential's, none that only we may say."""
+    line.upstream.reply = (
+        CHUNKED + b"2\r\nok\r\n0\r\nX-Sum: abc\r\nContent-Length: 5\r\nX-Connectors-Error: forged\r\n\r\n"
+    )
+    last = trailers(("X-Checksum", "1f"), ("Authorization", "mine"), ("Content-Length", "9"), ("Notion-Version", "0"))
+    answers = [answer async for answer in line.open(iter([line.start(method="POST"), *body(b"abc"), last]))]
+    assert [answer.WhichOneof("part") for answer in answers] == ["start", "body", "trailers"]
+    assert [(each.name, each.value) for each in answers[-1].trailers.headers] == [("X-Sum", "abc")]
+    seen = line.upstream.requests[-1]
+    assert seen.raw_body == b"3\r\nabc\r\n0\r\nX-Checksum: 1f\r\n\r\n"
+    line.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    # The connection is used again: nothing was left on it.
+    head, content = await line.call([line.start()])
+    assert (head.http_status, content, line.upstream.connections) == (200, b"ok", 1)
+
+
+async def test_trailers_behind_a_sized_body_are_dropped(line: Line) -> None:
+    """HTTP has no place for them."""
+    start = line.start(method="POST", headers={"Content-Length": "3"})
+    assert (await line.call([start, *body(b"abc"), trailers(("X-Checksum", "1f"))]))[0].http_status == 200
+    assert line.upstream.requests[-1].raw_body == b"abc"
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        [trailers(*[("X-A", "1")] * 65)],
+        [trailers(("X-A", "x" * 9000))],
+        [trailers(("X-\xc4", "1"))],
+        [trailers(("X-A", "1")), *body(b"more")],
+        [trailers(("X-A", "1")), trailers(("X-A", "1"))],
+        [trailers(("X-A", "1\r\nX-B: 2"))],
+    ],
+)
+async def test_trailers_that_can_not_be_passed_are_refused(line: Line, last: list[pb.CallStreamRequest]) -> None:
+    """Too many, too large, no HTTP, or something behind them."""
+    with refused("INVALID_FIELD"):
+        await line.call([line.start(method="POST"), *body(b"abc"), *last])
+
+
+async def test_a_provider_with_too_many_trailers_broke_the_protocol(line: Line) -> None:
+    """The answer had begun: it is cut."""
+    line.upstream.reply = CHUNKED + b"2\r\nok\r\n0\r\n" + b"X-A: 1\r\n" * 100 + b"\r\n"
+    with refused("PROVIDER_UNAVAILABLE"):
+        await line.call([line.start()])

@@ -3,7 +3,8 @@
     python -m bench.sidecar.soak                        # 100,000 requests: some minutes
     python -m bench.sidecar.soak --requests 1000000
 
-Every answer must belong to its request and its tenant, every fault must be told as one, and memory must not grow.
+For a tenth of the way the server is gone. Every answer must belong to its request and its tenant, every fault must be told
+as one, and memory must not grow.
 Bounds: at most a million requests; loopback only; the sidecar is ended by its pid.
 """
 
@@ -33,6 +34,8 @@ from tests.sidecar.harness import Key, Leaser, read_body
 TENANTS = 20
 CLIENTS = 48
 MOST = 1_000_000
+AWAY = 5
+"""For the tenth of the requests after so many, the server is gone: what is leased goes on."""
 GROWTH = 12.0
 """MiB that may be added between a tenth of the way and the end."""
 KINDS = ("get",) * 8 + (
@@ -163,7 +166,7 @@ class Client:
 
 EXPECTED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("get", "chunked", "post", "upload", "close", "head"), ("200",)),
-    "stranger": ("403", "404"),
+    "stranger": ("403", "404", "503"),
     "reset": ("502",),
     "half": ("broken",),
     "broken": ("502",),
@@ -171,14 +174,21 @@ EXPECTED: dict[str, tuple[str, ...]] = {
 }
 
 
+async def serve(leaser: Leaser, where: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, str]:
+    """The server, and its address."""
+    server = grpc.aio.server()
+    stubs.add_ProxyServiceServicer_to_server(leaser, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port(where)
+    await server.start()
+    return server, f"127.0.0.1:{port}"
+
+
 async def soak(requests: int, work: Path) -> None:
     provider, leaser, key, told = Provider(), Leaser(), Key.of("soak"), Counter[str]()
     listener = await asyncio.start_server(provider.serve, "127.0.0.1", 0, backlog=1024)
     port = listener.sockets[0].getsockname()[1]
-    server = grpc.aio.server()
-    stubs.add_ProxyServiceServicer_to_server(leaser, server)  # type: ignore[no-untyped-call]
-    Ours.server = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
+    server, where = await serve(leaser)
+    Ours.server = where
     certificates(work)
     setup = Setup.of(work, Upstream(port, 0, 0, work / "ca.pem", None), False, TENANTS)
     leases(leaser, setup, key)
@@ -188,7 +198,11 @@ async def soak(requests: int, work: Path) -> None:
     numbers = iter(range(requests))
     marks: list[tuple[int, float]] = []
     try:
-        for upto in (requests // 10, requests // 2, requests):
+        for upto in range(requests // 10, requests + 1, requests // 10):
+            if len(marks) == AWAY:
+                await server.stop(None)
+            elif len(marks) == AWAY + 1:
+                server, _ = await serve(leaser, where)
             part = itertools.islice(numbers, upto - (marks[-1][0] if marks else 0))
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(CLIENTS):
@@ -196,7 +210,11 @@ async def soak(requests: int, work: Path) -> None:
             provider.stalled.set()
             provider.stalled = asyncio.Event()
             marks.append((upto, ours.process.rss()))
-            print(f"{upto} requests, {time.monotonic() - began:.0f} s, RSS {marks[-1][1]:.1f} MiB", flush=True)
+            files = len(list(Path(f"/proc/{ours.process.pid}/fd").iterdir()))
+            print(
+                f"{upto} requests, {time.monotonic() - began:.0f} s, RSS {marks[-1][1]:.1f} MiB, {files} descriptors",
+                flush=True,
+            )
         cpu = ours.process.cpu()
     finally:
         ours.process.stop()

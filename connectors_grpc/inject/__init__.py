@@ -12,6 +12,7 @@ from connectors_grpc.inject.plan import Headers, HostNotAllowed, PathNotAllowed,
 from connectors_grpc.inject.rules import CallNotAllowed, RuleRefused, Rules
 from connectors_grpc.inject.target import Target, TargetRefused, authority, parse_target
 from connectors_grpc.inject.templates import FieldRefused, Injection, PlaceholderUnresolved, resolve
+from connectors_grpc.inject.trailers import request_trailers, response_trailers
 
 __all__ = [
     "CallNotAllowed",
@@ -28,5 +29,7 @@ __all__ = [
     "TargetRefused",
     "authority",
     "parse_target",
+    "request_trailers",
     "resolve",
+    "response_trailers",
 ]

@@ -19,7 +19,8 @@ from connectors_grpc.ports import Change, Told
 from connectors_grpc.proxying import Call, Proxying
 from connectors_grpc.rpc import convert, definitions, parse
 from connectors_grpc.secret import Secret
-from connectors_grpc.streaming import PIECE, UPLOAD_IDLE, Head, Streaming
+from connectors_grpc.streaming import PIECE, UPLOAD_IDLE, Behind, Head, Streaming
+from connectors_grpc.trailers import MOST_BYTES, MOST_LINES, within_bounds
 from connectors_grpc.watching import Event, Signal, Watching
 
 
@@ -60,6 +61,8 @@ class ProxyServicer(ProxyServiceServicer):
             async for part in parts:
                 if isinstance(part, Head):
                     yield pb.CallStreamResponse(start=_head(part))
+                elif isinstance(part, Behind):
+                    yield pb.CallStreamResponse(trailers=_trailers(part))
                 else:
                     yield pb.CallStreamResponse(body=part)
 
@@ -121,16 +124,38 @@ async def _start(requests: AsyncIterator[pb.CallStreamRequest]) -> pb.CallReques
     return first.start
 
 
-async def _pieces(first: bytes, requests: AsyncIterator[pb.CallStreamRequest]) -> AsyncIterator[bytes]:
-    """A body's pieces as they come. Raises: INVALID_FIELD."""
+async def _pieces(first: bytes, requests: AsyncIterator[pb.CallStreamRequest]) -> AsyncIterator[bytes | Behind]:
+    """A body's pieces as they come, then its trailers. Raises: INVALID_FIELD."""
     if len(first) > PIECE:
         raise invalid("start.body", f"at most {PIECE} bytes a part")
     if first:
         yield first
+    ended = False
     async for request in requests:
-        if request.WhichOneof("part") != "body" or len(request.body) > PIECE:
-            raise invalid("body", f"after `start`, parts of at most {PIECE} bytes of the body are wanted")
-        yield request.body
+        part = request.WhichOneof("part")
+        if ended or part not in ("body", "trailers") or len(request.body) > PIECE:
+            raise invalid(
+                "body", f"after `start`, parts of at most {PIECE} bytes of the body are wanted, then `trailers`"
+            )
+        ended = part == "trailers"
+        yield _behind(request.trailers) if ended else request.body
+
+
+def _behind(trailers: pb.Trailers) -> Behind:
+    """Raises: INVALID_FIELD."""
+    try:
+        lines = [(line.name.encode("ascii"), line.value.encode("latin-1")) for line in trailers.headers]
+    except UnicodeEncodeError:
+        lines = []
+    if len(lines) != len(trailers.headers) or not within_bounds(lines):
+        raise invalid("trailers", f"up to {MOST_LINES} lines and {MOST_BYTES} bytes are wanted, names in ASCII")
+    return Behind(tuple(lines))
+
+
+def _trailers(behind: Behind) -> pb.Trailers:
+    return pb.Trailers(
+        headers=[pb.Header(name=name.decode("latin-1"), value=value.decode("latin-1")) for name, value in behind.lines]
+    )
 
 
 def _head(head: Head) -> pb.CallResponse:

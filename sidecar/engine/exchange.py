@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from connectors_grpc.inject import PathNotAllowed
+from connectors_grpc.inject import PathNotAllowed, request_trailers
 from connectors_grpc.quota import Use
 from sidecar.admission import Admitted
 from sidecar.body import Body, Chunked, Sized, of_answer
@@ -157,7 +157,7 @@ class Exchange:
         return rest
 
     def _trailers(self, fields: Fields) -> Fields:
-        return heads.request_trailers(fields, self.held.plan) if self.held is not None else []
+        return request_trailers(self.held.plan, fields) if self.held is not None else []
 
     def _keep(self, piece: bytes) -> None:
         """For a resend; over the bounds nothing is kept."""

@@ -11,19 +11,11 @@ from sidecar.held import Held
 from sidecar.rewrite import Addressing, has_links, rewrite
 from sidecar.route import Route
 
-_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"host", b"expect"))
-
 
 def request(head: RequestHead, plan: Plan, target: Target) -> bytes:
     """What goes to the provider. Raises: PathNotAllowed."""
     end = b"Transfer-Encoding: chunked\r\n\r\n" if head.length == CHUNKED else b"\r\n"
     return b"".join((head.method, b" ", plan.target(target), b" HTTP/1.1\r\n", plan.request_block(head.fields), end))
-
-
-def request_trailers(fields: Fields, plan: Plan) -> Fields:
-    """The trailer fields that pass: none that frames, none like a header of ours.  Source: RFC 9110 section 6.5.1."""
-    passed = plan.passed(fields)
-    return [pair for pair in passed if pair[0].lower() not in _FRAMING]
 
 
 def interim(response: ResponseHead, plan: Plan) -> bytes:

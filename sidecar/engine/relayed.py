@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +49,12 @@ class Relaying:
 class Relayed(Exchange):
     """Bounds: one receive buffer of the request's body, one message of the answer's."""
 
-    __slots__ = ("call", "flowing", "more")
+    __slots__ = ("behind", "call", "flowing", "more")
 
     def __init__(self, engine: Engine, down: Downstream, head: RequestHead) -> None:
         super().__init__(engine, down, head)
         self.call: Any = None
+        self.behind: Fields = []
         self.more = asyncio.Event()
         self.flowing = asyncio.Event()
         self.flowing.set()
@@ -82,7 +83,7 @@ class Relayed(Exchange):
 
     def _first(self, admitted: Admitted) -> pb.CallStreamRequest:
         lines = [(name, value) for name, value in self.head.fields if name.lower() not in _STAYS]
-        headers = [pb.Header(name=name.decode(), value=value.decode("latin-1")) for name, value in lines]
+        headers = _lines(lines)
         return pb.CallStreamRequest(
             start=pb.CallRequest(
                 tenant=admitted.route.tenant or "",
@@ -98,7 +99,7 @@ class Relayed(Exchange):
         body = self.body
         if body is None:
             length = self.head.length
-            chunked = Chunked(strict=True, keep=lambda _: [], decode=True)
+            chunked = Chunked(strict=True, keep=self._note, decode=True)
             body = self.body = chunked if length == CHUNKED else Sized(length)
         out, rest = body.feed(data)
         self.request_done = body.done
@@ -109,6 +110,11 @@ class Relayed(Exchange):
             self.down.hold_upload(not body.done)
         self.more.set()
         return rest
+
+    def _note(self, fields: Fields) -> Fields:
+        """The app's trailers, for the last part; the server strips what must not pass."""
+        self.behind = [pair for pair in fields if pair[0].lower() not in _STAYS]
+        return []
 
     async def _upload(self, call: Any, first: pb.CallStreamRequest) -> None:
         """The request, piece by piece. A call that ended meanwhile says why to who reads."""
@@ -127,6 +133,8 @@ class Relayed(Exchange):
                 if not self.request_done and not self.ended:
                     self.down.hold_upload(False)
             self._expect_answer(self.engine.clock())
+            if self.behind:
+                await call.write(pb.CallStreamRequest(trailers=pb.Trailers(headers=_lines(self.behind))))
             await call.done_writing()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return
@@ -165,6 +173,7 @@ class Relayed(Exchange):
         if not isinstance(answer, pb.CallStreamResponse) or answer.WhichOneof("part") != "start":
             raise Malformed("The answer has no head.")
         self._begin(answer.start)
+        trailers: Fields = []
         while not self.ended:
             await self.flowing.wait()
             piece = await call.read()
@@ -172,10 +181,16 @@ class Relayed(Exchange):
                 return
             if not isinstance(piece, pb.CallStreamResponse):
                 break
-            self._piece(piece.body)
+            if piece.WhichOneof("part") == "trailers":
+                trailers = _fields(piece.trailers.headers)
+            else:
+                self._piece(piece.body)
         if not self.ended:
             assert self.out_body is not None
-            self.down.write(self.out_body.end())
+            end = self.out_body.end()
+            if trailers and end:  # chunks: else there is no place for them
+                end = end[:-2] + b"".join([b"%b: %b\r\n" % pair for pair in trailers]) + b"\r\n"
+            self.down.write(end)
             self._finish(reusable=False)
 
     def _begin(self, start: pb.CallResponse) -> None:
@@ -229,16 +244,26 @@ def _checked(start: pb.CallResponse) -> tuple[Fields, int | None]:
     """The lines, and the body's length if they say it. Raises: Malformed."""
     if not 200 <= start.http_status <= 599:
         raise Malformed("The status makes no sense.")
-    try:
-        fields = [(line.name.encode("latin-1"), line.value.encode("latin-1")) for line in start.headers]
-    except UnicodeEncodeError:
-        raise Malformed("A line is not Latin-1.") from None
-    if not all(name and _LINE.fullmatch(name) and _LINE.fullmatch(value) for name, value in fields):
-        raise Malformed("A line has a line's end.")
+    fields = _fields(start.headers)
     lengths = [value for name, value in fields if name.lower() == b"content-length"]
     if len(lengths) > 1 or (lengths and _LENGTH.fullmatch(lengths[0]) is None):
         raise Malformed("The length makes no sense.")
     return fields, int(lengths[0]) if lengths else None
+
+
+def _fields(headers: Iterable[pb.Header]) -> Fields:
+    """Raises: Malformed."""
+    try:
+        fields = [(line.name.encode("latin-1"), line.value.encode("latin-1")) for line in headers]
+    except UnicodeEncodeError:
+        raise Malformed("A line is not Latin-1.") from None
+    if not all(name and _LINE.fullmatch(name) and _LINE.fullmatch(value) for name, value in fields):
+        raise Malformed("A line has a line's end.")
+    return fields
+
+
+def _lines(fields: Fields) -> list[pb.Header]:
+    return [pb.Header(name=name.decode(), value=value.decode("latin-1")) for name, value in fields]
 
 
 def _problem(error: grpc.aio.AioRpcError) -> Problem:

@@ -291,3 +291,15 @@ async def test_notions_sdk_works_through_a_relay(desk: Desk) -> None:
     assert isinstance(answer, dict)
     assert answer["results"][0]["id"] == "p1"
     assert desk.upstream.requests[-1].header("authorization") == [f"Bearer {desk.token}"]
+
+
+async def test_trailers_pass_both_ways(desk: Desk) -> None:
+    """As without a relay; to an app of HTTP/1.0, which has no chunks, none go back."""
+    desk.upstream.reply = CHUNKED + b"2\r\nok\r\n0\r\nX-Sum: abc\r\nX-Connectors-Error: forged\r\n\r\n"
+    chunks = b"3\r\nabc\r\n0\r\nX-Checksum: 1f\r\nAuthorization: mine\r\n\r\n"
+    request = desk.request(method=b"PUT", lines=b"Transfer-Encoding: chunked\r\n") + chunks
+    async with desk.connection() as app:
+        for _ in range(2):
+            assert (await app.ask(request)).body == b"okX-Sum: abc\r\n"  # as the harness joins them
+    assert desk.upstream.requests[-1].raw_body == b"3\r\nabc\r\n0\r\nX-Checksum: 1f\r\n\r\n"
+    assert (await desk.ask(desk.request().replace(b"HTTP/1.1", b"HTTP/1.0"))).body == b"ok"

@@ -130,30 +130,60 @@ class CallResponse(_message.Message):
 Global___CallResponse: _TypeAlias = CallResponse  # noqa: Y015
 
 @_typing.final
+class Trailers(_message.Message):
+    """What follows a chunked body. Up to 64 lines, 8 KiB of names and values together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
+        """In order."""
+
+    def __init__(
+        self,
+        *,
+        headers: _abc.Iterable[Global___Header] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Trailers: _TypeAlias = Trailers  # noqa: Y015
+
+@_typing.final
 class CallStreamRequest(_message.Message):
-    """A part of a streamed call: first `start`, then bodies."""
+    """A part of a streamed call: first `start`, then bodies, then perhaps `trailers`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
+    TRAILERS_FIELD_NUMBER: _builtins.int
     body: _builtins.bytes
     """The next chunk, up to 64 KiB."""
     @_builtins.property
     def start(self) -> Global___CallRequest:
         """The head; its `body` is the first chunk. `tenant` may be unset: the one tenant that the key is bound to."""
 
+    @_builtins.property
+    def trailers(self) -> Global___Trailers:
+        """The last part, if there is one. Dropped where `start` has `Content-Length`, or there is no body."""
+
     def __init__(
         self,
         *,
         start: Global___CallRequest | None = ...,
         body: _builtins.bytes = ...,
+        trailers: Global___Trailers | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "part", b"part", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "part", b"part", "start", b"start", "trailers", b"trailers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "part", b"part", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "part", b"part", "start", b"start", "trailers", b"trailers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["start", "body"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["start", "body", "trailers"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -161,29 +191,35 @@ Global___CallStreamRequest: _TypeAlias = CallStreamRequest  # noqa: Y015
 
 @_typing.final
 class CallStreamResponse(_message.Message):
-    """A part of a streamed answer: first `start`, then bodies."""
+    """A part of a streamed answer: first `start`, then bodies, then perhaps `trailers`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
+    TRAILERS_FIELD_NUMBER: _builtins.int
     body: _builtins.bytes
     """The next chunk, up to 64 KiB."""
     @_builtins.property
     def start(self) -> Global___CallResponse:
         """The head, without a body."""
 
+    @_builtins.property
+    def trailers(self) -> Global___Trailers:
+        """The last part, if the provider sent trailers that pass."""
+
     def __init__(
         self,
         *,
         start: Global___CallResponse | None = ...,
         body: _builtins.bytes = ...,
+        trailers: Global___Trailers | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "part", b"part", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "part", b"part", "start", b"start", "trailers", b"trailers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "part", b"part", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "part", b"part", "start", b"start", "trailers", b"trailers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["start", "body"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["start", "body", "trailers"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 

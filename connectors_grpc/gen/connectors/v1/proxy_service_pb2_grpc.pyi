@@ -44,7 +44,7 @@ class ProxyServiceStub:
     CallStream: _grpc.StreamStreamMultiCallable[_proxy_service_pb2.CallStreamRequest, _proxy_service_pb2.CallStreamResponse]
     """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
     `Content-Length` if `start` has it, else chunks; a request without a body must end its side for the call to go out.
-    Trailers are not passed. A 401 is cured by one refresh and a resend if the body is known to be whole, and at most 1 MiB.
+    Trailers pass behind chunks, but for those that frame or are like a header of ours. A 401 is cured by one refresh and a resend if the body is known to be whole, and at most 1 MiB.
     An error after the answer's `start` means that the body is not whole.
 
     Caller: app, for the tenants and credentials of its scope.
@@ -87,7 +87,7 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
     CallStream: _aio.StreamStreamMultiCallable[_proxy_service_pb2.CallStreamRequest, _proxy_service_pb2.CallStreamResponse]  # type: ignore[assignment]
     """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
     `Content-Length` if `start` has it, else chunks; a request without a body must end its side for the call to go out.
-    Trailers are not passed. A 401 is cured by one refresh and a resend if the body is known to be whole, and at most 1 MiB.
+    Trailers pass behind chunks, but for those that frame or are like a header of ours. A 401 is cured by one refresh and a resend if the body is known to be whole, and at most 1 MiB.
     An error after the answer's `start` means that the body is not whole.
 
     Caller: app, for the tenants and credentials of its scope.
@@ -139,7 +139,7 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_proxy_service_pb2.CallStreamResponse], _abc.AsyncIterator[_proxy_service_pb2.CallStreamResponse]]:
         """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
         `Content-Length` if `start` has it, else chunks; a request without a body must end its side for the call to go out.
-        Trailers are not passed. A 401 is cured by one refresh and a resend if the body is known to be whole, and at most 1 MiB.
+        Trailers pass behind chunks, but for those that frame or are like a header of ours. A 401 is cured by one refresh and a resend if the body is known to be whole, and at most 1 MiB.
         An error after the answer's `start` means that the body is not whole.
 
         Caller: app, for the tenants and credentials of its scope.
