@@ -20,6 +20,7 @@ from connectors_grpc.migration.finishing import finish
 from connectors_grpc.migration.items import Item
 from connectors_grpc.migration.journal import Journal, JournalUnusable, Step
 from connectors_grpc.migration.planning import plan
+from connectors_grpc.migration.policies import policy
 from connectors_grpc.migration.work import Migration
 from connectors_grpc.vault.old_layout import OldVaultRefuses
 from tests.migrating import API, OldPlace, migrated, results, secret
@@ -358,3 +359,40 @@ class TestJournal:
             pass
         with pytest.raises(JournalUnusable, match="elsewhere"), Journal(path, "there"):
             pass
+
+
+class TestPolicies:
+    """What the tool's token may do, step by step."""
+
+    def test_they_name_the_places_that_are_given(self) -> None:
+        """And the new layout's own, which nobody gives another name."""
+        text = policy("rollback", "kv/customers", "old-transit")
+        paths = [line.split('"')[1] for line in text.splitlines() if line.startswith("path")]
+        assert paths == [
+            "kv/data/customers/+/+", "kv/customers/*", "old-transit/encrypt/+", "secret/data/+/+", "connectors/data/tenants/+",
+            "transit/decrypt/+",
+        ]  # fmt: skip
+        assert "tenants" not in policy("finish", "kv/customers").replace("tenants' keys", "")
+
+    async def test_the_first_reads_old_records_and_can_do_nothing_else(self, old_place: OldPlace) -> None:
+        """Neither write nor delete them, nor read what is the platform's."""
+        tenant, integration = fresh_id("acme"), "notes"
+        await old_place.write(tenant, integration, api_key=secret())
+        source = await old_place.source()
+        assert source.vault.token_file is not None
+        headers = {"X-Vault-Token": source.vault.token_file.read_text()}
+
+        async def status(method: str, path: str, body: object = None) -> int:
+            reply = await old_place.bao.http.request(
+                method, f"{old_place.bao.address}/v1/{path}", json=body, headers=headers
+            )
+            return reply.status_code
+
+        record = old_place.url(tenant, integration)
+        assert await status("GET", record) == 200
+        for method, path in (
+            ("POST", record), ("DELETE", record), ("DELETE", old_place.url(tenant, integration, "metadata")),
+            ("GET", "secret/data/acme/notes"), ("GET", "connectors/data/tenants/acme"), ("GET", "transit/keys/notes-acme"),
+            ("POST", "transit/encrypt/notes-acme"), ("DELETE", "transit/keys/notes-acme"),
+        ):  # fmt: skip
+            assert await status(method, path, {}) == 403, path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from connectors_grpc.errors import Conflict
 from connectors_grpc.migration.checking import Relation, relate
 from connectors_grpc.migration.items import Item
 from connectors_grpc.migration.journal import Step
@@ -33,14 +34,25 @@ async def finish(migration: Migration, *, destroy: bool) -> None:
                 migration.told(item, "deleted" if gone else "left alone", "" if gone else problem)
         ready = await _ready(migration, taken)
         migration.journal.note(ready, Step.FINISHING)
-        await several(
-            lambda item: migration.old.delete(item.old_tenant, item.integration, destroy=destroy),
-            [*ready, *begun],
-            most=migration.options.concurrency,
+        todo = [(item, taken.get(item)) for item in (*ready, *begun)]
+        deleted = await several(
+            lambda pair: _delete(migration, *pair, destroy=destroy), todo, most=migration.options.concurrency
         )
-        migration.journal.note([*ready, *begun], Step.FINISHED)
-        for item in (*ready, *begun):
+        done = [item for item, good in zip((*ready, *begun), deleted, strict=True) if good]
+        migration.journal.note(done, Step.FINISHED)
+        for item in done:
             migration.told(item, Step.FINISHED.value)
+        migration.journal.note([item for item in ready if item not in done], Step.CUT_OVER)
+
+
+async def _delete(migration: Migration, item: Item, taken: Taken | None, *, destroy: bool) -> bool:
+    """Delete what was compared, and nothing that the old system has written since."""
+    try:
+        await migration.old.delete(item.old_tenant, item.integration, taken.record if taken else None, destroy=destroy)
+    except Conflict:
+        migration.told(item, "left alone", "the old system wrote it this very moment: stop that, then verify")
+        return False
+    return True
 
 
 async def _ready(migration: Migration, taken: dict[Item, Taken]) -> list[Item]:

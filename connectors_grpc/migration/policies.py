@@ -13,12 +13,13 @@ def policy(step: str, path: str = PATH, transit: str = "transit") -> str:
     """The policy of a step, one of STEPS, as HCL. The mount is taken to be the path's first segment."""
     text = resources.files(__package__).joinpath(f"policy/{step}.hcl").read_text(encoding="utf-8")
     mount, _, folder = path.strip("/").partition("/")
+    new_layout = False
     lines = []
     for line in text.splitlines():
-        old = line.startswith('path "secret/') and "tenants/" in line
-        if old:
+        new_layout = new_layout or line.startswith("# --- in the new layout")
+        if not new_layout and line.startswith('path "secret/'):
             line = line.replace('"secret/', f'"{mount}/', 1).replace("tenants/", f"{folder}/", 1)
-        elif line.startswith('path "transit/') and step != "rollback":
-            line = line.replace('"transit/', f'"{transit}/', 1)
+        elif not new_layout and line.startswith('path "transit/'):
+            line = line.replace('"transit/', f'"{transit.strip("/")}/', 1)
         lines.append(line)
     return "\n".join(lines) + "\n"

@@ -90,24 +90,34 @@ class OldVault:
             raise Conflict
         _check(reply, _DONE, "write the old records")
 
-    async def delete(self, tenant: str, integration: str, *, destroy: bool) -> None:
-        """Delete the document: of KV v2 every version, to be undeleted unless `destroy`; then also the key, if there is one."""
-        path = f"{self.place.folder}/{_segment(tenant)}/{_segment(integration)}"
-        root, adapter = f"/v1/{self.place.mount}", self.client.adapter
-        if self.place.version == 1:
-            reply = await self.client.call(lambda: adapter.delete(f"{root}/{path}"))
-        elif destroy:
-            reply = await self.client.call(lambda: adapter.delete(f"{root}/metadata/{path}"))
-        else:
-            reply = await self.client.call(lambda: adapter.get(f"{root}/metadata/{path}"))
-            versions = [int(number) for number in (reply.field("data", "versions") or {})]
-            if reply.status == _NOT_FOUND or not versions:
-                return
-            _check(reply, {_OK}, "read the old records' metadata")
-            reply = await self.client.call(lambda: adapter.post(f"{root}/delete/{path}", json={"versions": versions}))
-        _check(reply, _DONE | {_NOT_FOUND}, "delete the old records")
+    async def delete(self, tenant: str, integration: str, record: OldRecord | None, *, destroy: bool) -> None:
+        """Delete the document if it is still what was read: of KV v2 every version, to be undeleted unless `destroy`.
+
+        With `destroy` the key goes too, if there is one; `record` None: the document is gone, and only that is left to do.
+        Raises: Conflict (another wrote meanwhile), FormUnknown.
+        """
+        if record is not None:
+            if await self.read(tenant, integration) != record:
+                raise Conflict
+            await self._delete(
+                f"{self.place.folder}/{_segment(tenant)}/{_segment(integration)}", record, destroy=destroy
+            )
         if destroy:
             await self._delete_key(key_name(tenant, integration))
+
+    async def _delete(self, path: str, record: OldRecord, *, destroy: bool) -> None:
+        root, adapter = f"/v1/{self.place.mount}", self.client.adapter
+        if self.place.version == 1:
+            url = f"{root}/{path}"
+        elif destroy:
+            url = f"{root}/metadata/{path}"
+        else:
+            # By their numbers, so that a version that is written this very moment stays.
+            versions = {"versions": list(range(1, record.version + 1))}
+            reply = await self.client.call(lambda: adapter.post(f"{root}/delete/{path}", json=versions))
+            _check(reply, _DONE, "delete the old records")
+            return
+        _check(await self.client.call(lambda: adapter.delete(url)), _DONE, "delete the old records")
 
     async def _delete_key(self, name: str) -> None:
         if not _KEY.fullmatch(name):
