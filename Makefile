@@ -63,6 +63,8 @@ docs: .venv/.dev ## Write the generated pages under docs/ from the code
 
 lock: .venv/.dev ## Resolve requirements/*.lock anew (needs uv on the PATH)
 	@uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --extra all pyproject.toml requirements/build.in -o requirements/all.lock
+	@uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -c requirements/all.lock pyproject.toml -o requirements/sidecar.lock
+	@uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --extra cli --extra server -c requirements/all.lock pyproject.toml -o requirements/server.lock
 	@uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --extra all --group dev -c requirements/all.lock pyproject.toml requirements/build.in -o requirements/dev.lock
 
 clean: ## Remove the environment and caches; the state directory stays

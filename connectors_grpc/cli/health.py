@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 from typing import Final
 
 import grpc
@@ -38,13 +39,15 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def http_status(address: Address, path: str, timeout: float) -> int | None:
-    """The status of one plain GET; None if nobody answers in HTTP.  Units: timeout in seconds, for each wait."""
-    connection = (
-        _UnixConnection(address.path, timeout)
-        if address.path
-        else http.client.HTTPConnection(address.host, address.port, timeout=timeout)
-    )
+def http_status(address: Address, path: str, timeout: float, tls: ssl.SSLContext | None = None) -> int | None:
+    """The status of one GET; None if nobody answers in HTTP.  Units: timeout in seconds, for each wait."""
+    connection: http.client.HTTPConnection
+    if address.path:
+        connection = _UnixConnection(address.path, timeout)
+    elif tls is not None:
+        connection = http.client.HTTPSConnection(address.host, address.port, timeout=timeout, context=tls)
+    else:
+        connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout)
     try:
         connection.request("GET", path)
         return connection.getresponse().status

@@ -29,6 +29,7 @@ COMMANDS = {
     "call": Lazy(f"{_C}.call", "call", "Call an integration with a tenant's credential."),
     "key": Lazy(f"{_C}.key", "key", "API keys: create, list, revoke."),
     "migrate": Lazy(f"{_C}.migrate", "migrate", "Migrate from an older, single-tenant layout."),
+    "probe": Lazy(f"{_C}.probe", "probe", "Whether a server or sidecar here is ready, for health checks."),
     "doctor": Lazy(f"{_C}.doctor", "doctor", "Say what is wrong, and how to mend it."),
     "backup": Lazy(f"{_C}.upkeep", "backup", "Back up the embedded OpenBao."),
     "restore": Lazy(f"{_C}.upkeep", "restore", "Put a backup back."),

@@ -120,7 +120,17 @@ def test_a_bare_installation_says_what_to_install(arguments: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize(
-    "path", [("tenant",), ("integration",), ("credential",), ("key",), ("call",), ("doctor",), ("sidecar",)]
+    "path",
+    [
+        ("tenant",),
+        ("integration",),
+        ("credential",),
+        ("key",),
+        ("call",),
+        ("doctor",),
+        ("sidecar",),
+        ("probe", "server"),
+    ],
 )
 def test_a_bare_installation_has_every_client_command(path: tuple[str, ...]) -> None:
     """They need gRPC and no server package."""
