@@ -171,7 +171,8 @@ class Tenants:
         Raises: CONFLICT, PERMISSION_DENIED (what a tenant may use is not its own operators' to say).
         """
         tenant = await self.get(caller, tenant_id, fresh=True)
-        if Role.ADMIN not in caller.roles and not BOUNDS.isdisjoint(changes):
+        lifted = any(name in BOUNDS and changes[name] != getattr(tenant, name) for name in changes)
+        if lifted and Role.ADMIN not in caller.roles:
             raise policy.denied()
         if version not in (0, tenant.version):
             raise ConnectorsError(Reason.CONFLICT)

@@ -112,9 +112,12 @@ async def test_an_operator_does_not_lift_the_bounds_of_its_own_tenant(place: Pla
     for fields in ({"quota": pb.Quota(calls_at_once=9)}, {"allowed_integrations": only(place.name)}):
         with refused("PERMISSION_DENIED"):
             await place.bound(operator, **fields)
+    await place.bound(quota=pb.Quota(calls_at_once=9), allowed_integrations=only(place.name))
     for mask in ("quota", "allowed_integrations", "*"):
         with refused("PERMISSION_DENIED"):
             await place.bound(operator, mask=(mask,))
+    same = {"quota": pb.Quota(calls_at_once=9), "allowed_integrations": only(place.name)}
+    assert (await place.bound(operator, mask=("*",), display_name="Ours", **same)).display_name == "Ours"
 
 
 async def test_what_a_tenant_may_not_use_is_refused_wherever_it_is_used(place: Place) -> None:

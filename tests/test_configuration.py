@@ -566,6 +566,15 @@ def test_what_a_person_decided_is_not_undone() -> None:
     assert (Phase.RESUME, Action.CHANGE) in steps(plan(lifted, Seen({"acme": frozen}), adopt=True))
 
 
+def test_what_a_provider_refuses_is_not_stored_again_and_again() -> None:
+    """Or each apply would bring it back to life until its next refresh; newer tokens in the file are stored."""
+    there = stored(state=pb.Credential.STATE_NEEDS_REAUTH)
+    made = plan(full(api_key="k"), seen(credential=Stored(Match.ENDED, there)))
+    assert (made.steps, "needs_reauth" in made.notes[0]) == ((), True)
+    made = plan(full(api_key="k"), seen(credential=Stored(Match.DIFFERENT, there)))
+    assert steps(made) == [(Phase.CREDENTIAL, Action.CHANGE)]
+
+
 def test_what_a_person_connects_is_noted_until_it_is_there() -> None:
     """With the command; once it is there, labels and switch are the file's."""
     made = plan(full(), seen(credential=Stored(Match.ABSENT)))

@@ -10,6 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
+from connectors_grpc.simulator.misbehaviour import Misbehaviour
 from tests.running import Client, Server, fresh_id, refused
 from tests.test_import import _import_tokens_of_the_simulator, _item_of, imported, item, place, reason
 from tests.worlds import Timed, World, gated, make_world
@@ -138,6 +139,20 @@ async def test_a_comparison_says_what_was_renewed_from_what_is_given(world: Worl
     await world.refresh("imported")
     found = await asked(world.admin, _item_of(world), compare_only=True)
     assert (found.unchanged, found.renewed, found.credential.generation) == (True, True, 2)
+
+
+async def test_a_comparison_says_what_is_of_no_use_any_more(world: World) -> None:
+    """What is given was refused by the provider since: it is no change, and storing it again would mend nothing."""
+    await _import_tokens_of_the_simulator(world)
+    world.next(Misbehaviour.INVALID_GRANT_400)
+    with refused("NEEDS_REAUTH"):
+        await world.refresh("imported")
+    found = await asked(world.admin, _item_of(world), compare_only=True)
+    assert (found.ended, found.unchanged) == (True, False)
+    assert found.credential.state == pb.Credential.STATE_NEEDS_REAUTH
+    assert not (await asked(world.admin, _item_of(world))).unchanged, (
+        "an import stores it: who asks for that may know why"
+    )
 
 
 async def test_what_is_forgotten_lives_on_at_the_provider(world: World) -> None:

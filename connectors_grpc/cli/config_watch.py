@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -17,7 +17,7 @@ from connectors_grpc.cli.config_view import explain, summary, told
 from connectors_grpc.cli.connection import Session
 from connectors_grpc.cli.errors import INTERRUPTED
 from connectors_grpc.configuration.applying import Applying, Outcome
-from connectors_grpc.configuration.loading import Loaded, files_of
+from connectors_grpc.configuration.loading import Loaded
 from connectors_grpc.configuration.plan import Plan
 from connectors_grpc.configuration.tree import Invalid
 from connectors_grpc.configuration.watching import Marks, marks, wait
@@ -29,18 +29,19 @@ log = logs.get("config")
 
 
 class Watching:
-    """One watch. Every line that it logs holds names and reasons, never a value of the file."""
+    """One watch. Every line that it logs holds names and reasons, never a secret.  Units: `every` in seconds; None: never."""
 
     def __init__(
         self,
         session: Session,
-        file: Path,
-        env: str,
+        base: Sequence[Path],
         read: Callable[[], Loaded],
         plan: Callable[[Loaded], Plan],
+        every: float | None = None,
     ) -> None:
         self._session = session
-        self._base = files_of(file, env)
+        self._base = base
+        self._every = every
         self._read = read
         self._plan = plan
         self._stop = Event()
@@ -54,7 +55,8 @@ class Watching:
         known = marks(self._base)
         while not self._stop.is_set():
             known, again = self._round(known)
-            wait(known, self._stop, until=time.monotonic() + RETRY if again else None)
+            after = RETRY if again else self._every
+            wait(known, self._stop, until=None if after is None else time.monotonic() + after)
         log.info("config_watch_ended")
         return INTERRUPTED if signal.SIGINT in self._came else 0
 

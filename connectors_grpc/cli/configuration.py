@@ -20,11 +20,13 @@ from connectors_grpc.cli.errors import FAILED, USAGE
 from connectors_grpc.cli.output import Output, clean
 from connectors_grpc.configuration.applying import Applying
 from connectors_grpc.configuration.asking import ask
-from connectors_grpc.configuration.loading import Loaded, load
+from connectors_grpc.configuration.loading import Loaded, files_of, load
 from connectors_grpc.configuration.plan import Plan, plan
 from connectors_grpc.configuration.tree import Invalid
 
 DIFFERS = 1
+SHOWN = 100
+"""Problems that a person is shown at once."""
 PACKAGE = "connectors_grpc.configuration"
 
 
@@ -54,8 +56,10 @@ class ConfigurationRefused(click.ClickException):
             ]
             self.out.value({"problems": said})
             return
-        for one in problems:
+        for one in problems[:SHOWN]:
             click.echo(clean(str(one)), file=file, err=True)
+        if len(problems) > SHOWN:
+            click.echo(f"and {len(problems) - SHOWN} more: --json shows all", file=file, err=True)
         click.secho(f"Error: {len(problems)} to mend; nothing was changed.", file=file, err=True, fg="red")
 
 
@@ -206,12 +210,29 @@ def _agree(*, yes: bool) -> None:
         raise Declined("Nothing was changed.")
 
 
-@config.command(examples=("connectors config watch", "connectors config watch --env staging --prune"))
+@config.command(
+    examples=(
+        "connectors config watch",
+        "connectors config watch --env staging --prune --every 600     # what others changed is set right too",
+    )
+)
 @file_options
 @prune_option
 @adopt_option
+@click.option(
+    "--every", type=click.FloatRange(1, 86_400), default=None, metavar="SECONDS",
+    help="Compare again after so long without a change of the files. Default: never.",
+)  # fmt: skip
 @pass_session
-def watch(session: Session, file: Path, env: str, allow_literal_secrets: bool, prune: bool, adopt: bool) -> None:
+def watch(
+    session: Session,
+    file: Path,
+    env: str,
+    allow_literal_secrets: bool,
+    prune: bool,
+    adopt: bool,
+    every: float | None,
+) -> None:
     """Apply now, and again whenever the file, its overlay or a secret's file changes. Asks nobody; logs what it did.
 
     A file with problems changes nothing: what was applied last stays. SIGTERM ends it.
@@ -220,8 +241,10 @@ def watch(session: Session, file: Path, env: str, allow_literal_secrets: bool, p
     def read() -> Loaded:
         return load(file, environment=os.environ, overlay=env, literal_secrets=allow_literal_secrets)
 
-    code = Watching(session, file, env, read, lambda found: planned(session, found, prune=prune, adopt=adopt)).run()
-    raise click.exceptions.Exit(code)
+    def make(found: Loaded) -> Plan:
+        return planned(session, found, prune=prune, adopt=adopt)
+
+    raise click.exceptions.Exit(Watching(session, files_of(file, env), read, make, every).run())
 
 
 @config.command(examples=("connectors config schema > tenants.schema.json",))

@@ -144,7 +144,8 @@ def _material(api: Api, requests: Mapping[Pair, pb.StoreCredentialRequest]) -> I
 
 def _stored(answer: pb.ImportCredentialsResponse) -> Stored:
     if answer.HasField("credential"):
-        return Stored(Match.EQUAL if answer.unchanged else Match.DIFFERENT, answer.credential)
+        ended = Match.ENDED if answer.ended else Match.DIFFERENT
+        return Stored(Match.EQUAL if answer.unchanged else ended, answer.credential)
     name = ErrorReason.Name(answer.refusal.reason).removeprefix("ERROR_REASON_")
     if name == "CREDENTIAL_NOT_FOUND":
         return Stored(Match.ABSENT)

@@ -46,6 +46,7 @@ class Match(Enum):
 
     EQUAL = "it is the one that is stored"
     DIFFERENT = "another one is stored"
+    ENDED = "it was, and the provider refused it since, or it expired"
     ABSENT = "nothing is stored"
     UNKNOWN = "it could not be asked yet: what the plan does first is needed for it"
 
@@ -206,6 +207,11 @@ class _Making:
             self.refusals.append(f"{thing}: {seen.refused}")
         elif there is not None and (left := _left_alone(there)):
             self.notes.append(f"{thing}: {left}")
+        elif seen.match is Match.ENDED:
+            told = "what the file has was stored, and is of no use any more"
+            self.notes.append(
+                f"{thing}: {told}{_state_said(there)}: put newer into the file, or let a person connect it"
+            )
         elif there is None and by_person:
             where = f"{tenant} {integration}" + ("" if name == integration else f" --credential {name}")
             self.notes.append(f"{thing}: a person connects it: connectors credential connect {where}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from connectors_grpc.credentials.asking import Asking
+from connectors_grpc.credentials.checks import check_enabled
 from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, given, new_handle, unknown
 from connectors_grpc.credentials.granting import Granting
 from connectors_grpc.domain.definition import Integration, OAuth
@@ -111,6 +112,7 @@ class Devices:
         tenant = await self._tenants.bound(flow.tenant, flow.tenant_uid)
         if tenant is None:
             raise unknown()
+        check_enabled(tenant, flow.integration)
         now = self._clock.now()
         if flow.poll_time is not None and now < flow.poll_time:
             raise _pending(flow.poll_time - now)

@@ -27,6 +27,7 @@ class Likeness(StrEnum):
     ABSENT = "absent"
     EQUAL = "equal"
     RENEWED = "renewed"
+    ENDED = "ended"
     DIFFERENT = "different"
 
 
@@ -49,11 +50,15 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A credential as it now stands. `unchanged`: its material was there already; `renewed`: or what came of it."""
+    """A credential as it now stands. `unchanged`: its material was there already; `renewed`: or what came of it.
+
+    `ended`: it was, and is of no use any more: a provider refused it, or it expired.
+    """
 
     credential: Credential
     unchanged: bool
     renewed: bool = False
+    ended: bool = False
 
 
 class Importing:
@@ -78,7 +83,7 @@ class Importing:
         likeness = Likeness.ABSENT if held is None else await self._likeness(held, wanted)
         if wanted.compare_only:
             return self._compared(caller, wanted, held, likeness)
-        if held is None or likeness is Likeness.DIFFERENT:
+        if held is None or likeness in (Likeness.DIFFERENT, Likeness.ENDED):
             return Imported(await self._managing.store(
                 wanted.tenant, wanted.integration, wanted.credential, wanted.new, caller=caller.id,
                 labels=wanted.labels, version=wanted.version, staged=wanted.staged, place=place,
@@ -105,7 +110,12 @@ class Importing:
         )
         if held is None:
             raise not_found(wanted.tenant.id, wanted.credential)
-        return Imported(held.credential, likeness is not Likeness.DIFFERENT, likeness is Likeness.RENEWED)
+        return Imported(
+            held.credential,
+            likeness in (Likeness.EQUAL, Likeness.RENEWED),
+            likeness is Likeness.RENEWED,
+            likeness is Likeness.ENDED,
+        )
 
     async def _place(self, wanted: Wanted) -> Place | None:
         try:
@@ -115,15 +125,18 @@ class Importing:
 
     async def _likeness(self, held: Held, wanted: Wanted) -> Likeness:
         there, new = held.credential, wanted.new
-        if (there.state, there.kind, there.integration) != (CredentialState.ACTIVE, new.kind, wanted.integration.id):
+        if (there.kind, there.integration) != (new.kind, wanted.integration.id):
             return Likeness.DIFFERENT
         try:
             material = await self._keeper.open(wanted.tenant, held)
         except MaterialLost:
             return Likeness.DIFFERENT
-        if _is_same(there, material, wanted):
-            return Likeness.EQUAL
-        return Likeness.RENEWED if _renewed_since(there, material, new) else Likeness.DIFFERENT
+        equal = _is_same(there, material, wanted)
+        if not equal and not _renewed_since(there, material, new):
+            return Likeness.DIFFERENT
+        if there.state is not CredentialState.ACTIVE:
+            return Likeness.ENDED
+        return Likeness.EQUAL if equal else Likeness.RENEWED
 
 
 def _renewed_since(there: Credential, material: Material, new: NewMaterial) -> bool:

@@ -88,6 +88,7 @@ class _Stream:
         else:
             answer.credential.CopyFrom(convert.credential(imported.credential))
             answer.unchanged = imported.unchanged
+            answer.ended = imported.ended
             answer.renewed = imported.renewed
         self.counted[_result(request, answer)] += 1
         return answer

@@ -375,6 +375,19 @@ async def test_a_watch_follows_the_file_keeps_what_was_good_and_ends_cleanly(pla
         assert await watch.process.wait() == 0
 
 
+async def test_a_watch_sets_right_what_others_change_if_it_is_to(place: Place) -> None:
+    """Without a change of the file."""
+    name = fresh_id()
+    place.write({name: {"quota": {"calls_at_once": 3}}})
+    async with watching(place, "--every", "1") as watch:
+        await watch.until("config_applied")
+        cleared = tenants.UpdateTenantRequest(tenant=tenants.Tenant(id=name))
+        cleared.update_mask.paths.append("quota")
+        await place.server.admin.call("UpdateTenant", cleared)
+        await watch.until("config_applied")
+        assert (await place.tenant(name)).quota.calls_at_once == 3
+
+
 async def test_a_watch_waits_for_a_server_that_is_away(place: Place) -> None:
     """It says so and when it tries again, and a signal ends the waiting at once."""
     place.write({fresh_id(): {}})

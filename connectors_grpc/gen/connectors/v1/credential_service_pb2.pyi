@@ -818,7 +818,7 @@ class ImportCredentialsRequest(_message.Message):
     else, is in charge till then. Never replaces what is not `staged` itself: ALREADY_EXISTS, unless it is the same.
     """
     compare_only: _builtins.bool
-    """Store nothing, and say whether what is there is the same (`unchanged`, `renewed`). Nothing there: CREDENTIAL_NOT_FOUND.
+    """Store nothing, and say whether what is there is the same (`unchanged`, `renewed`, `ended`). Nothing there: CREDENTIAL_NOT_FOUND.
     Each comparison is a line of the audit log.
     """
     @_builtins.property
@@ -852,12 +852,17 @@ class ImportCredentialsResponse(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
     RENEWED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     """The item's name, as it came."""
     unchanged: _builtins.bool
     """With `credential`: it was there already, and its material is as it was."""
     renewed: _builtins.bool
     """With `unchanged`: what is there is not what was given, but was renewed from it by this platform."""
+    ended: _builtins.bool
+    """With `compare_only`, and without `unchanged`: what is given is what is there, or what that came of, but a provider refused it
+    since, or it expired. To store it again would mend nothing.
+    """
     @_builtins.property
     def credential(self) -> Global___Credential:
         """As stored, without material."""
@@ -874,10 +879,11 @@ class ImportCredentialsResponse(_message.Message):
         refusal: Global___ImportRefusal | None = ...,
         unchanged: _builtins.bool = ...,
         renewed: _builtins.bool = ...,
+        ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "refusal", b"refusal", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "item", b"item", "refusal", b"refusal", "renewed", b"renewed", "result", b"result", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "ended", b"ended", "item", b"item", "refusal", b"refusal", "renewed", b"renewed", "result", b"result", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["credential", "refusal"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
