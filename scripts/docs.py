@@ -1,7 +1,8 @@
 """Write the generated pages and regions under docs/, or check that they are current (`--check`).
 
 Whole pages: settings.md, errors.md, api.md. Regions, between `<!-- generated: NAME -->` and `<!-- end -->`: a credential's
-life in concepts.md, the sidecar's bounds in sidecar.md. What they say comes from the code and proto/ alone.
+life in concepts.md, the sidecar's bounds in sidecar.md, the entries in catalogue.md, the fields in definition.md. And the
+JSON Schema of definitions. What they say comes from the code and proto/ alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
+
+from catalogue_docs import SCHEMA, definition_schema, entries, fields
 
 from connectors_grpc import policy
 from connectors_grpc.cli.main import root
@@ -344,7 +347,12 @@ def _value(field: ast.AnnAssign) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page, "errors.md": errors_page, "api.md": api_page}
-REGIONS: dict[tuple[str, str], Callable[[], str]] = {("concepts.md", "life"): life, ("sidecar.md", "limits"): limits}
+REGIONS: dict[tuple[str, str], Callable[[], str]] = {
+    ("concepts.md", "life"): life,
+    ("sidecar.md", "limits"): limits,
+    ("catalogue.md", "entries"): entries,
+    ("definition.md", "fields"): fields,
+}
 
 
 def with_region(text: str, name: str, content: str) -> str:
@@ -359,6 +367,7 @@ def with_region(text: str, name: str, content: str) -> str:
 def wanted() -> dict[Path, str]:
     """Every file that has generated text, as it should be."""
     files = {DOCS / name: make() + "\n" for name, make in PAGES.items()}
+    files[SCHEMA] = definition_schema()
     for (name, region), make in REGIONS.items():
         path = DOCS / name
         files[path] = with_region(files.get(path) or path.read_text(), region, make())

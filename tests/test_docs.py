@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 import click
 import pytest
 
+from connectors_grpc.catalogue import parse_definition
 from connectors_grpc.cli.main import root
 from connectors_grpc.errors import Reason
 
@@ -197,6 +199,23 @@ def test_python_in_the_pages_can_be_read() -> None:
     for page in PAGES:
         for block in blocks(page, "python"):
             compile(block, name_of(page), "exec")
+
+
+def test_definitions_in_the_page_about_them_are_good_ones() -> None:
+    """By the catalogue's own loader."""
+    found = blocks(ROOT / "docs" / "definition.md", "yaml")
+    assert len(found) == 2
+    for text in found:
+        assert parse_definition("example.yaml", text.encode()).api is not None
+
+
+def test_the_schema_of_definitions_knows_every_field_and_says_what_it_is() -> None:
+    """Editors show that text; the page has the same."""
+    schema = json.loads((ROOT / "connectors_grpc" / "catalogue" / "definition.schema.json").read_text())
+    page = (ROOT / "docs" / "definition.md").read_text()
+    for part in (schema, *schema["$defs"].values()):
+        for name, one in part.get("properties", {}).items():
+            assert one["description"].replace("|", "\\|") in page, name
 
 
 def test_generated_pages_are_what_the_code_says() -> None:

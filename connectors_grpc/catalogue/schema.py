@@ -9,7 +9,7 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from connectors_grpc.domain.definition import (
     ACCESS_TOKEN_TYPE,
@@ -44,7 +44,9 @@ def _length(value: Any) -> Any:
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-Length = Annotated[timedelta, BeforeValidator(_length)]
+Length = Annotated[
+    timedelta, BeforeValidator(_length), WithJsonSchema({"type": "string", "pattern": f"^{_LENGTH.pattern}$"})
+]
 
 
 class _Part(BaseModel):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from connectors_grpc.credentials.asking import Build
-from connectors_grpc.domain.definition import Grant, Integration, OAuth, OAuthClient, Revocation
+from connectors_grpc.domain.definition import Api, Grant, Integration, OAuth, OAuthClient, Revocation
 from connectors_grpc.domain.records import Material
 from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.inject import authority
 from connectors_grpc.oauth2 import minting, token_request
 from connectors_grpc.oauth2.assertions import Stamp
 from connectors_grpc.oauth2.token_reply import TokenReply, check_own_revocation, check_revocation, parse_token_reply
@@ -75,6 +76,13 @@ def _gone(revocation: Revocation, material: Material) -> frozenset[int]:
     return frozenset((404, 410) if by_client or material.refresh_token is not None else (401, 404, 410))
 
 
+def _of_host(api: Api | None, url: str) -> Mapping[str, str]:
+    """The constant headers of each call, where the URL is at the API's own host."""
+    if api is None or authority(api.base_url) != authority(url):
+        return {}
+    return api.default_headers
+
+
 def way_to_end(integration: Integration, oauth: OAuth, material: Material) -> End | None:
     """How the grant is ended at the provider; None if it offers nothing. The definition is the tenant's."""
     private = integration.allow_private_addresses
@@ -83,12 +91,13 @@ def way_to_end(integration: Integration, oauth: OAuth, material: Material) -> En
         return None
     if oauth.revocation is not None:
         gone = _gone(oauth.revocation, material)
+        headers = _of_host(integration.api, oauth.revocation.url)
         fields = dict(fields_with(integration, material.fields, material.values))
         if material.refresh_token is not None:
             fields["refresh_token"] = material.refresh_token
         return End(
             lambda client, _: token_request.own_revocation(
-                oauth, client, fields=fields, allow_private_addresses=private
+                oauth, client, fields=fields, headers=headers, allow_private_addresses=private
             ),
             lambda reply, now: check_own_revocation(reply, now, gone),
         )

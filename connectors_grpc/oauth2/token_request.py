@@ -89,9 +89,15 @@ def revocation(
 
 
 def own_revocation(
-    oauth: OAuth, client: OAuthClient, *, fields: Mapping[str, Secret], allow_private_addresses: bool
+    oauth: OAuth,
+    client: OAuthClient,
+    *,
+    fields: Mapping[str, Secret],
+    headers: Mapping[str, str],
+    allow_private_addresses: bool,
 ) -> HttpRequest:
-    """End a grant in the provider's own way, as the definition's `revocation` says; `fields` is what its templates name.
+    """End a grant in the provider's own way, as the definition's `revocation` says; `fields` is what its templates name, and
+    `headers` what each call to that host needs.
 
     Raises: ClientRefused if a template names what is not there, or the stored secret is a key.
     """
@@ -108,14 +114,16 @@ def own_revocation(
     except (PlaceholderUnresolved, FieldRefused):
         raise ClientRefused(problem="revocation_template") from None
     given = {name: value.reveal() for name, value in parameters.items()}
-    headers, content = _body(given, wanted.format) if given else ((), b"")
+    of_body, content = _body(given, wanted.format) if given else ((), b"")
+    named = {name.lower() for name in headers}
+    usual = (*((name, value) for name, value in STANDARD if name.lower() not in named), *headers.items())
     own = tuple((name, value.reveal()) for name, value in placed.headers.items())
     query = {name: value.reveal() for name, value in placed.query.items()}
     url = wanted.url.replace("{client_id}", quote(client.client_id, safe=""))
     return HttpRequest(
         method=wanted.method,
         url=f"{url}?{urlencode(query)}" if query else url,
-        headers=(*STANDARD, *own, *headers),
+        headers=(*usual, *own, *of_body),
         body=content,
         allow_private_addresses=allow_private_addresses,
         timeout=TIMEOUT,

@@ -204,6 +204,7 @@ async def test_a_grant_is_ended_as_the_vendor_wants_it(name: str) -> None:
         else:
             assert result is ProviderResult.REVOKED
             assert sent(upstream.requests[-1]) == expected(fixture.revoke, **TEXTS)
+            has_headers(upstream.requests[-1].headers, fixture.revoke.get("headers", {}))
 
 
 @pytest.mark.parametrize("name", FIXTURES)
