@@ -1,9 +1,9 @@
 """What refreshing costs: three replicas over one OpenBao, credentials with short tokens, and apps that use them all the time.
 
-`python -m bench.refresh [--credentials 1000] [--ttl 60] [--seconds 60] [--every 8] [--together]`. The provider is the simulator,
-in this process, as is the load: each credential is used every eight seconds (`--every`) at a replica drawn by lot, half by
-FetchAccessToken, half by Call. Refresh tokens rotate at once and their reuse revokes the grant: a second use of one shows as a
-credential that needs a person.
+`python -m bench.refresh [--credentials 1000] [--ttl 60] [--seconds 60] [--every 8] [--together] [--ends]`. The provider is the
+simulator, in this process, as is the load: each credential is used every eight seconds (`--every`) at a replica drawn by lot,
+half by FetchAccessToken, half by Call. Refresh tokens rotate at once and their reuse revokes the grant: a second use of one shows
+as a credential that needs a person.
 """
 
 from __future__ import annotations
@@ -22,21 +22,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
 from bench.platform import cpu_seconds
 from connectors_grpc.embedded import EmbeddedVault, StateLayout
 from connectors_grpc.embedded.process import EmbeddedSettings
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
+from connectors_grpc.gen.connectors.v1 import credential_service_pb2_grpc, proxy_service_pb2_grpc
+from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as proxy
 from connectors_grpc.simulator import Simulator, SimulatorSettings, book
 from connectors_grpc.simulator.record import Record, SeenRequest
 from connectors_grpc.simulator.server import running
 from tests.openbao import opened
 from tests.replicas import Account, ReplicaProcess, granted, make_account, replica_process
-from tests.running import Client, Refused, Server
+from tests.running import Client, Server
 
 REPLICAS = 3
 EVERY = 8.0
 """Seconds between two uses of one credential."""
+TIMEOUT = 20.0
+"""Seconds that a use may take."""
 A_TENANT = 10
 """Credentials a tenant."""
 REFRESHING = {
@@ -113,11 +121,25 @@ async def use_all(
 async def _used(client: Client, tenant: str, credential: str) -> str:
     try:
         if random.random() < 0.5:
-            return f"Call {(await client.proxied(tenant, credential, '/v1/whoami')).http_status}"
-        await client.call("FetchAccessToken", pb.FetchAccessTokenRequest(tenant=tenant, credential=credential))
-    except Refused as error:
-        return str(error.reason)
+            request = proxy.CallRequest(tenant=tenant, credential=credential, path="/v1/whoami")
+            called: Any = proxy_service_pb2_grpc.ProxyServiceStub(client.channel)
+            return f"Call {(await called.Call(request, metadata=client.metadata, timeout=TIMEOUT)).http_status}"
+        wanted = pb.FetchAccessTokenRequest(tenant=tenant, credential=credential)
+        fetched: Any = credential_service_pb2_grpc.CredentialServiceStub(client.channel)
+        await fetched.FetchAccessToken(wanted, metadata=client.metadata, timeout=TIMEOUT)
+    except grpc.RpcError as error:
+        return refusal(error)
     return "FetchAccessToken"
+
+
+def refusal(error: grpc.RpcError) -> str:
+    """The server's reason; or the library's status, where the server never had its say."""
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            return info.reason
+    return f"{error.code().name} by gRPC: {error.details()}"
 
 
 async def all_credentials(admin: Client, names: Sequence[tuple[str, str]]) -> list[pb.Credential]:
@@ -150,7 +172,7 @@ def at(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-async def run(count: int, ttl: int, seconds: float, together: bool, every: float) -> None:
+async def run(count: int, ttl: int, seconds: float, together: bool, every: float, ends: bool) -> None:
     """All of it."""
     book.MOST_ENTRIES = 10 * count + int(count * seconds / max(ttl, 1) * 4) + 10_000
     async with AsyncExitStack() as stack:
@@ -167,7 +189,8 @@ async def run(count: int, ttl: int, seconds: float, together: bool, every: float
             replicas.append(await stack.enter_async_context(replica))
         servers = [replica.server for replica in replicas]
         admin = servers[0].admin
-        first = await make_account(servers[0], sim, access_lifetime=ttl)
+        oauth = {"refresh_ends_access_token": ends}
+        first = await make_account(servers[0], sim, oauth=oauth, access_lifetime=ttl, refresh_kills_access_token=ends)
         names = await store_all(admin, first, count, ttl, together)
         key = await admin.create_key([access.ROLE_APP, access.ROLE_TOKEN_READER], ["*"])
         print(f"{count} credentials, tokens of {ttl} s, {REPLICAS} replicas, {seconds:.0f} s of load")
@@ -179,6 +202,9 @@ async def run(count: int, ttl: int, seconds: float, together: bool, every: float
         cpu = {name: cpu_seconds(pid) - before[name] for name, pid in processes.items()}
         operations = vault_operations(vault.layout.audit, since)
         report(use, await all_credentials(admin, names), tokens.asked[began:], operations, cpu)
+        if ends:
+            vain = sum(replica.log.read_bytes().count(b"refresh_waited_in_vain") for replica in replicas)
+            print(f"refreshes that waited their whole bound {vain}")
 
 
 def report(
@@ -199,12 +225,14 @@ def report(
     refused = sum(seen.status != 200 for seen in asked)
     print(f"credentials that are ACTIVE            {active} of {len(found)}")
     print(f"refreshes                              {refreshes}")
-    print(f"provider calls a refresh               {len(asked) / refreshes:.3f}   ({refused} refused)")
-    print(f"401s that an app saw                   {use.answers['Call 401']}")
-    print(f"sent to stored, p50 / p99              {statistics.median(took) * 1e3:.1f} / {at(took, 0.99) * 1e3:.1f} ms")
+    print(f"uses                                   {len(use.seconds)}: {dict(use.answers)}")
     print(f"a use, p50 / p99 / longest             {at(use.seconds, 0.5) * 1e3:.1f} / {at(use.seconds, 0.99) * 1e3:.1f}"
           f" / {max(use.seconds) * 1e3:.0f} ms")  # fmt: skip
-    print(f"uses                                   {len(use.seconds)}: {dict(use.answers)}")
+    print(f"401s that an app saw                   {use.answers['Call 401']}")
+    if not refreshes:
+        return
+    print(f"provider calls a refresh               {len(asked) / refreshes:.3f}   ({refused} refused)")
+    print(f"sent to stored, p50 / p99              {statistics.median(took) * 1e3:.1f} / {at(took, 0.99) * 1e3:.1f} ms")
     print(f"Vault operations a refresh             {sum(operations.values()) / refreshes:.2f}")
     for kind, times in sorted(operations.items()):
         print(f"  {kind:<36} {times / refreshes:.2f}")
@@ -220,8 +248,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="how long the load lasts")
     parser.add_argument("--together", action="store_true", help="let all first tokens end at the same time")
     parser.add_argument("--every", type=float, default=EVERY, help="seconds between two uses of one credential")
+    parser.add_argument(
+        "--ends", action="store_true", help="a refresh ends the old access token, so that calls under way end first"
+    )
     given = parser.parse_args()
-    asyncio.run(run(given.credentials, given.ttl, given.seconds, given.together, given.every))
+    asyncio.run(run(given.credentials, given.ttl, given.seconds, given.together, given.every, given.ends))
 
 
 if __name__ == "__main__":
