@@ -17,6 +17,7 @@ from connectors_grpc.errors import Conflict, ConnectorsError, Reason, invalid
 from connectors_grpc.ports import Audit, Change, Changes, Clock, Documents
 from connectors_grpc.recent import Recent
 from connectors_grpc.secret import Secret
+from connectors_grpc.several import several
 
 KEY = re.compile(r"cnk_([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)_([A-Za-z0-9_-]{43})")
 """`cnk_{id}_{256 random bits, base64url}`: the id finds the record, the whole is hashed."""
@@ -145,13 +146,12 @@ class Access:
         return replace(key, version=version)
 
     async def list(self, caller: ApiKey, *, after: str, limit: int) -> KeyPage:
-        """Keys that lie within the caller's scope, by id."""
+        """Keys that lie within the caller's scope, by id. Looks at every key to find them, several at once."""
         keys: list[ApiKey] = []
         while True:
             page = await self._documents.list("keys", after=after, limit=limit)
-            for name in page.names:
+            for name, key in zip(page.names, await several(self._read, map(KeyId, page.names)), strict=True):
                 after = name
-                key = await self._read(KeyId(name))
                 if key is not None and policy.within(key.scope, caller.scope):
                     keys.append(key)
                     if len(keys) == limit:

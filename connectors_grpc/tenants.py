@@ -182,12 +182,18 @@ class Tenants:
         return updated
 
     async def set_state(self, caller: ApiKey, tenant_id: TenantId, state: TenantState, action: str) -> Tenant:
-        """Suspend or resume. Doing it twice changes nothing. Raises: TENANT_NOT_FOUND if it is being deleted."""
+        """Suspend or resume. Doing it twice changes nothing, but that an admin's suspension is one from then on.
+
+        Raises: TENANT_NOT_FOUND if it is being deleted, PERMISSION_DENIED if an admin suspended it and another resumes it.
+        """
         tenant = await self.get(caller, tenant_id, fresh=True)
         if tenant.state is TenantState.DELETING and state is not TenantState.DELETING:
             raise ConnectorsError(Reason.TENANT_NOT_FOUND, {"tenant": tenant_id})
-        if tenant.state is not state:
-            tenant = await self._write(replace(tenant, state=state))
+        if tenant.admin_suspended and state is TenantState.ACTIVE and Role.ADMIN not in caller.roles:
+            raise ConnectorsError(Reason.PERMISSION_DENIED, {"denied_by": "admin_suspended"})
+        by_admin = state is TenantState.SUSPENDED and (tenant.admin_suspended or Role.ADMIN in caller.roles)
+        if (tenant.state, tenant.admin_suspended) != (state, by_admin):
+            tenant = await self._write(replace(tenant, state=state, admin_suspended=by_admin))
         self._changed(tenant_id)
         self._audit.record(action, caller=caller.id, tenant=tenant_id, result=state)
         return tenant

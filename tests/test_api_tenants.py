@@ -291,6 +291,29 @@ async def test_a_tenant_of_another_admins_making_is_found_by_its_own_keys_only(s
         await delete(operator, tenant.id)
 
 
+async def test_what_an_admin_suspended_no_operator_resumes(server: Server) -> None:
+    """Nor by suspending it first; an admin's word over an operator's suspension is an admin's; and a batch says it of each."""
+    tenant = await server.admin.create_tenant()
+    operator = server.client(await server.admin.create_key([access.ROLE_OPERATOR], [tenant.id]))
+
+    async def set_state(client: Client, rpc: str) -> pb.Tenant:
+        changed: pb.Tenant = (await client.call(rpc, getattr(pb, f"{rpc}Request")(tenant=tenant.id))).tenant
+        return changed
+
+    assert not (await set_state(operator, "SuspendTenant")).admin_suspended
+    assert (await set_state(server.admin, "SuspendTenant")).admin_suspended
+    assert (await set_state(operator, "SuspendTenant")).admin_suspended
+    with refused("PERMISSION_DENIED", denied_by="admin_suspended"):
+        await set_state(operator, "ResumeTenant")
+    batch = await operator.call("BatchResumeTenants", pb.BatchResumeTenantsRequest(tenants=[tenant.id]))
+    assert batch.results[0].error_reason == "PERMISSION_DENIED"
+    assert (await get(operator, tenant.id)).state == pb.Tenant.STATE_SUSPENDED
+    resumed = await set_state(server.admin, "ResumeTenant")
+    assert (resumed.state, resumed.admin_suspended) == (pb.Tenant.STATE_ACTIVE, False)
+    await set_state(operator, "SuspendTenant")
+    assert (await set_state(operator, "ResumeTenant")).state == pb.Tenant.STATE_ACTIVE
+
+
 async def test_a_tenants_status_counts_its_credentials(server: Server) -> None:
     """By state, in the words of the contract."""
     tenant, integration = (await server.admin.create_tenant()).id, await definition(server)

@@ -22,7 +22,10 @@ class TenantState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A customer of the platform. `version` is the KV version that was read, and the etag; no `integrations`: all."""
+    """A customer of the platform. `version` is the KV version that was read, and the etag; no `integrations`: all.
+
+    `admin_suspended`: an admin suspended it, so that no operator may resume it.
+    """
 
     id: TenantId
     uid: TenantUid
@@ -35,6 +38,7 @@ class Tenant:
     version: int = 0
     quota: Quota = NO_QUOTA
     integrations: tuple[IntegrationId, ...] | None = None
+    admin_suspended: bool = False
 
     def may_use(self, integration: IntegrationId) -> bool:
         """Whether the integration is one of those that it is allowed."""

@@ -89,6 +89,7 @@ def tenant(record: Tenant) -> tenants.Tenant:
         allowed_integrations=(
             None if record.integrations is None else tenants.AllowedIntegrations(integrations=record.integrations)
         ),
+        admin_suspended=record.admin_suspended,
     )
 
 

@@ -85,6 +85,7 @@ class Tenant(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     QUOTA_FIELD_NUMBER: _builtins.int
     ALLOWED_INTEGRATIONS_FIELD_NUMBER: _builtins.int
+    ADMIN_SUSPENDED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A lower-case DNS label, 1 to 63 characters; never changes."""
     uid: _builtins.str
@@ -95,6 +96,8 @@ class Tenant(_message.Message):
     """What the tenant may do."""
     etag: _builtins.str
     """Changes with each write. Given in an update, it must be the current one."""
+    admin_suspended: _builtins.bool
+    """An admin suspended it: no operator may resume it."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Up to 32 pairs of the platform's own; keys 1 to 63 characters, values up to 200."""
@@ -130,10 +133,11 @@ class Tenant(_message.Message):
         etag: _builtins.str = ...,
         quota: Global___Quota | None = ...,
         allowed_integrations: Global___AllowedIntegrations | None = ...,
+        admin_suspended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allowed_integrations", b"allowed_integrations", "create_time", b"create_time", "quota", b"quota", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_integrations", b"allowed_integrations", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "labels", b"labels", "quota", b"quota", "state", b"state", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_suspended", b"admin_suspended", "allowed_integrations", b"allowed_integrations", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "labels", b"labels", "quota", b"quota", "state", b"state", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -183,8 +183,8 @@ class TenantServiceServicer:
     def ResumeTenant(self, request, context):
         """Lifts a suspension.
 
-        Caller: admin, or an operator of the tenant.
-        Errors: TENANT_NOT_FOUND, CONFLICT. Retry: safe.
+        Caller: admin, or an operator of the tenant; of one that an admin suspended, an admin.
+        Errors: TENANT_NOT_FOUND, PERMISSION_DENIED (an admin suspended it), CONFLICT. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

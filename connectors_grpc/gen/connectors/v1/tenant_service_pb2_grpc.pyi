@@ -76,8 +76,8 @@ class TenantServiceStub:
     ResumeTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.ResumeTenantRequest, _tenant_service_pb2.ResumeTenantResponse]
     """Lifts a suspension.
 
-    Caller: admin, or an operator of the tenant.
-    Errors: TENANT_NOT_FOUND, CONFLICT. Retry: safe.
+    Caller: admin, or an operator of the tenant; of one that an admin suspended, an admin.
+    Errors: TENANT_NOT_FOUND, PERMISSION_DENIED (an admin suspended it), CONFLICT. Retry: safe.
     """
     RotateTenantKey: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.RotateTenantKeyRequest, _tenant_service_pb2.RotateTenantKeyResponse]
     """Rotates the tenant's transit key: rewraps every credential under the new version, sees that nothing is left under
@@ -183,8 +183,8 @@ class TenantServiceAsyncStub(TenantServiceStub):
     ResumeTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ResumeTenantRequest, _tenant_service_pb2.ResumeTenantResponse]  # type: ignore[assignment]
     """Lifts a suspension.
 
-    Caller: admin, or an operator of the tenant.
-    Errors: TENANT_NOT_FOUND, CONFLICT. Retry: safe.
+    Caller: admin, or an operator of the tenant; of one that an admin suspended, an admin.
+    Errors: TENANT_NOT_FOUND, PERMISSION_DENIED (an admin suspended it), CONFLICT. Retry: safe.
     """
     RotateTenantKey: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.RotateTenantKeyRequest, _tenant_service_pb2.RotateTenantKeyResponse]  # type: ignore[assignment]
     """Rotates the tenant's transit key: rewraps every credential under the new version, sees that nothing is left under
@@ -329,8 +329,8 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tenant_service_pb2.ResumeTenantResponse, _abc.Awaitable[_tenant_service_pb2.ResumeTenantResponse]]:
         """Lifts a suspension.
 
-        Caller: admin, or an operator of the tenant.
-        Errors: TENANT_NOT_FOUND, CONFLICT. Retry: safe.
+        Caller: admin, or an operator of the tenant; of one that an admin suspended, an admin.
+        Errors: TENANT_NOT_FOUND, PERMISSION_DENIED (an admin suspended it), CONFLICT. Retry: safe.
         """
 
     @_abc_1.abstractmethod
