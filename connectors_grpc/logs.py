@@ -5,6 +5,7 @@ One JSON object a line on stderr, or a short coloured line where stderr is a ter
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -27,15 +28,17 @@ def _only_allowed(_logger: Any, _method: str, event: MutableMapping[str, Any]) -
 
 
 class _Stderr:
-    """Whatever stderr is when a line is written, for it may be exchanged."""
+    """Whatever stderr is when a line is written, for it may be exchanged. A full disk or a closed pipe costs lines alone."""
 
     def write(self, text: str) -> None:
         """Write there."""
-        sys.stderr.write(text)
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
 
     def flush(self) -> None:
         """Flush that."""
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 def configure(level: str = "info") -> None:

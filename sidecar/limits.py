@@ -36,7 +36,9 @@ class Limits:
     tick: float = 0.25
     """How exactly all of these are kept."""
     connections: int = 4096
-    """Of apps."""
+    """Of apps. Fewer where the process may not have the file descriptors."""
+    upstreams: int = 4096
+    """Upstream connections of all origins, WebSockets' among them; fewer, as above. The one idle longest makes way."""
     per_origin: int = 128
     """Upstream connections to one origin."""
     waiting: int = 1024

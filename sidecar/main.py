@@ -16,6 +16,7 @@ from connectors_grpc import logs
 from connectors_grpc.certificates import CertificateRefused, Contexts
 from connectors_grpc.quota import Quota
 from connectors_grpc.resolving import SystemResolver
+from sidecar.descriptors import fitted
 from sidecar.engine import Engine, Guarded
 from sidecar.engine.dial import Dialler, tls_context
 from sidecar.engine.measured import measured
@@ -95,7 +96,7 @@ async def _serve(
     engine = Engine(
         leases,
         Guarded(tasks),
-        limits=settings.limits,
+        limits=fitted(settings.limits),
         dialler=dialler,
         metrics=Metrics(settings.observing.tenants),
         reachable=server.reachable,

@@ -87,6 +87,7 @@ class Engine:
         self.origins: dict[OriginKey, Origin] = {}
         self.kept_total = 0
         self.tunnels = 0
+        self.upstreams = 0
         self.draining = False
         self.relay = relay
         self.quotas = Quotas(quota or NO_QUOTA)

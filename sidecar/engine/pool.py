@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from sidecar.engine.exchange import Exchange
 
 
+def room(engine: Engine) -> bool:
+    """Whether one more connection may be made, to whichever origin; the one that was idle longest makes way."""
+    if engine.upstreams + engine.tunnels < engine.limits.upstreams:
+        return True
+    idle = [origin for origin in engine.origins.values() if origin.idle]
+    if not idle:
+        return False
+    min(idle, key=lambda origin: origin.idle[0].idle_since).idle[0].discard()
+    return True
+
+
 class Origin:
     """Bounds: `per_origin` connections (dialling ones counted), `waiting` exchanges."""
 
@@ -55,7 +66,10 @@ class Origin:
 
     def _grow(self) -> None:
         if self.dialling < len(self.waiting) and len(self.every) + self.dialling < self.engine.limits.per_origin:
+            if not room(self.engine):
+                return  # the next tick asks again
             self.dialling += 1
+            self.engine.upstreams += 1
             self.engine.spawn(self._dial())
 
     async def _dial(self) -> None:
@@ -75,6 +89,7 @@ class Origin:
             self.every.add(upstream)
             self.released(upstream)
             return
+        engine.upstreams -= 1
         if self.waiting:
             self.waiting.popleft().refuse(failure or Problem("UPSTREAM_UNREACHABLE"))
         if self.waiting:
@@ -97,7 +112,9 @@ class Origin:
 
     def lost(self, upstream: Upstream) -> None:
         """Closed, by whichever side."""
-        self.every.discard(upstream)
+        if upstream in self.every:
+            self.every.remove(upstream)
+            self.engine.upstreams -= 1
         if upstream in self.idle:
             self.idle.remove(upstream)
         if self.waiting:
@@ -108,6 +125,8 @@ class Origin:
         oldest = now - self.engine.limits.pool_idle
         while self.idle and self.idle[0].idle_since < oldest:
             self.idle[0].discard()
+        if self.waiting:
+            self._grow()
 
     def close(self) -> None:
         """Close all."""
