@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,6 +31,7 @@ from connectors_grpc.cli.connection import PAGE, Session, collect
 from connectors_grpc.cli.errors import FAILED
 from connectors_grpc.cli.operation import await_operation, show_operation, wait_option
 from connectors_grpc.cli.output import Output, labels, when, word
+from connectors_grpc.cli.tenant_bounds import allowed_text, any_given, bounds_options, put_bounds, quota_text
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
 
 
@@ -44,19 +46,29 @@ def tenant() -> None:
     examples=(
         "connectors tenant create acme",
         "connectors tenant create acme --display-name 'Acme Inc' --label plan=pro",
+        "connectors tenant create acme --calls-per-second 50 --allow notion --allow github",
     )
 )
 @click.argument("tenant_id", metavar="TENANT")
 @click.option("--display-name", default="", help="For people.")
 @label_option
+@bounds_options
 @click.option("--validate-only", is_flag=True, help="Check, and change nothing.")
 @json_option
 @pass_session
 def create(
-    session: Session, tenant_id: str, display_name: str, labels: dict[str, str], validate_only: bool, out: Output
+    session: Session,
+    /,
+    tenant_id: str,
+    display_name: str,
+    labels: dict[str, str],
+    validate_only: bool,
+    out: Output,
+    **bounds: Any,
 ) -> None:
     """Create a tenant and its key in the Vault."""
     wanted = pb.Tenant(display_name=display_name, labels=labels)
+    put_bounds(wanted, pb.Tenant(), bounds)
     request = pb.CreateTenantRequest(
         tenant_id=tenant_id, tenant=wanted, request_id=str(uuid.uuid4()), validate_only=validate_only
     )
@@ -94,25 +106,29 @@ def list_(session: Session, limit: int, out: Output) -> None:
     examples=(
         "connectors tenant update acme --display-name 'Acme Corp'",
         "connectors tenant update acme --label plan=free --remove-label trial",
+        "connectors tenant update acme --calls-at-once 20 --allow-all",
     )
 )
 @click.argument("tenant_id", metavar="TENANT")
 @click.option("--display-name", default=None, help="For people.")
 @label_option
 @click.option("--remove-label", "removed", multiple=True, metavar="NAME", help="A label to remove; may be repeated.")
+@bounds_options
 @json_option
 @pass_session
 def update(
     session: Session,
+    /,
     tenant_id: str,
     display_name: str | None,
     labels: dict[str, str],
     removed: tuple[str, ...],
     out: Output,
+    **bounds: Any,
 ) -> None:
-    """Change the display name or labels. Other labels stay."""
-    if display_name is None and not labels and not removed:
-        raise click.UsageError("Nothing to change: give --display-name, --label or --remove-label.")
+    """Change the display name, labels, or what it may use. Other labels and bounds stay."""
+    if display_name is None and not labels and not removed and not any_given(bounds):
+        raise click.UsageError("Nothing to change: give --display-name, --label, --remove-label, a bound or --allow.")
     current = session.tenants.GetTenant(pb.GetTenantRequest(tenant=tenant_id)).tenant
     changed = pb.Tenant(id=tenant_id, etag=current.etag, display_name=display_name or "")
     kept = {name: value for name, value in current.labels.items() if name not in removed}
@@ -122,6 +138,7 @@ def update(
         request.update_mask.paths.append("display_name")
     if labels or removed:
         request.update_mask.paths.append("labels")
+    request.update_mask.paths.extend(put_bounds(request.tenant, current, bounds))
     show(out, session.tenants.UpdateTenant(request).tenant)
 
 
@@ -283,8 +300,8 @@ def show(out: Output, item: pb.Tenant) -> None:
             ("state", _state(item)),
             ("uid", item.uid),
             ("labels", labels(item.labels)),
-            ("quota", _quota(item)),
-            ("may use", _allowed(item)),
+            ("quota", quota_text(item)),
+            ("may use", allowed_text(item)),
             ("created", when(item.create_time)),
             ("changed", when(item.update_time)),
         )
@@ -293,15 +310,3 @@ def show(out: Output, item: pb.Tenant) -> None:
 
 def _state(item: pb.Tenant) -> str:
     return word(pb.Tenant.State.Name(item.state), "STATE_")
-
-
-def _quota(item: pb.Tenant) -> str:
-    """Its bounds; empty where there are none."""
-    return ", ".join(f"{bound.name.replace('_', ' ')}: {value}" for bound, value in item.quota.ListFields())
-
-
-def _allowed(item: pb.Tenant) -> str:
-    """The integrations that it may use; empty for all."""
-    if not item.HasField("allowed_integrations"):
-        return ""
-    return ", ".join(item.allowed_integrations.integrations) or "no integration"

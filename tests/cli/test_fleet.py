@@ -1,4 +1,4 @@
-"""`connectors tenant health`: every page, as a table or as JSON."""
+"""`connectors tenant health`: every page, as a table or as JSON; and what tenants may use."""
 
 from __future__ import annotations
 
@@ -50,3 +50,37 @@ def test_nobody_in_need_is_said(cli: Cli) -> None:
     """An empty table would be a question."""
     cli.script.answers["ListTenantStatuses"] = lambda _: tenants.ListTenantStatusesResponse()
     assert "No tenant needs attention." in cli("tenant", "health", "--needs-attention").output
+
+
+def echo(request: tenants.UpdateTenantRequest) -> tenants.UpdateTenantResponse:
+    """The tenant as it was sent."""
+    return tenants.UpdateTenantResponse(tenant=request.tenant)
+
+
+def test_what_a_tenant_may_use_is_set_shown_and_lifted(cli: Cli) -> None:
+    """Bounds that are not named stay; 0 takes one away; nothing to change is told."""
+    current = tenants.Tenant(id="acme", quota=tenants.Quota(calls_at_once=3, calls_per_second=5))
+    cli.script.answers["GetTenant"] = lambda _: tenants.GetTenantResponse(tenant=current)
+    cli.script.answers["UpdateTenant"] = echo
+    shown = cli("tenant", "update", "acme", "--calls-at-once", "0", "--allow", "notion", "--allow", "github")
+    assert shown.exit_code == 0, shown.output
+    request = cli.script.asked[-1][1]
+    assert list(request.update_mask.paths) == ["quota", "allowed_integrations"]
+    assert request.tenant.quota == tenants.Quota(calls_per_second=5)
+    assert "calls per second: 5" in shown.stdout
+    assert "notion, github" in shown.stdout
+    assert cli("tenant", "update", "acme", "--allow-all").exit_code == 0
+    request = cli.script.asked[-1][1]
+    assert list(request.update_mask.paths) == ["allowed_integrations"]
+    assert not request.tenant.HasField("allowed_integrations")
+    assert cli("tenant", "update", "acme").exit_code == 2
+    assert cli("tenant", "update", "acme", "--allow", "notion", "--allow-all").exit_code == 2
+
+
+def test_a_tenant_is_created_with_its_bounds(cli: Cli) -> None:
+    """In the one call that makes it."""
+    cli.script.answers["CreateTenant"] = lambda request: tenants.CreateTenantResponse(tenant=request.tenant)
+    assert cli("tenant", "create", "acme", "--bytes-per-second", "1000", "--allow", "notion").exit_code == 0
+    (method, request) = cli.script.asked[-1]
+    assert (method, request.tenant.quota) == ("CreateTenant", tenants.Quota(bytes_per_second=1000))
+    assert list(request.tenant.allowed_integrations.integrations) == ["notion"]
