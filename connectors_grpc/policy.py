@@ -87,6 +87,7 @@ RULES: Mapping[str, Rule] = {
     "/connectors.v1.CredentialService/VerifyCredential": Rule(_MANAGE, "tenant", ("credential",)),
     "/connectors.v1.CredentialService/RefreshCredential": Rule(_MANAGE, "tenant", ("credential",)),
     "/connectors.v1.CredentialService/RevokeCredential": Rule(_MANAGE, "tenant", _EITHER),
+    "/connectors.v1.CredentialService/ForgetCredential": Rule(_MANAGE, "tenant", ("credential",)),
     "/connectors.v1.CredentialService/FetchAccessToken": Rule(_READER, "tenant", ("credential",)),
     "/connectors.v1.ProxyService/Call": Rule(_APP, "tenant", ("credential",)),
     "/connectors.v1.ProxyService/CallStream": Rule(_APP),

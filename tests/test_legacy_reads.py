@@ -108,8 +108,8 @@ async def test_what_the_platform_is_in_charge_of_is_never_read_there(old_bao: Ol
         await server.admin.call("UpdateCredential", off)
         with refused("CREDENTIAL_DISABLED"):
             await token_of(server, tenant, kinds.oauth)
-        revoke = pb.RevokeCredentialRequest(tenant=tenant, credential=kinds.oauth, keep_grant=True)
-        await server.admin.call("RevokeCredential", revoke)
+        revoke = pb.ForgetCredentialRequest(tenant=tenant, credential=kinds.oauth)
+        await server.admin.call("ForgetCredential", revoke)
         with refused("CREDENTIAL_DISABLED"):
             await token_of(server, tenant, kinds.oauth)
         other = fresh_id("other")

@@ -16,9 +16,11 @@ from tests.test_import import _import_tokens_of_the_simulator, _item_of, importe
 from tests.worlds import Timed, World, gated, make_world
 
 
-async def asked(client: Client, wanted: pb.ImportCredentialsRequest, **how: bool) -> pb.ImportCredentialsResponse:
+async def asked(
+    client: Client, wanted: pb.ImportCredentialsRequest, how: str = "credential"
+) -> pb.ImportCredentialsResponse:
     """The answer to one item, staged or compared."""
-    one = pb.ImportCredentialsRequest(item="it", credential=wanted.credential, **how)
+    one = pb.ImportCredentialsRequest(item="it", **{how: wanted.credential})
     return (await imported(client, one))["it"]
 
 
@@ -33,17 +35,15 @@ async def enable(client: Client, tenant: str, credential: str, *, enabled: bool 
 async def test_what_is_staged_is_used_by_nobody_before_it_is_enabled(world: World) -> None:
     """No call, no refresh; then it is a credential like any other, and the mark is gone."""
     await _import_tokens_of_the_simulator(world)
-    await world.admin.call(
-        "RevokeCredential", pb.RevokeCredentialRequest(tenant=world.tenant, credential="imported", keep_grant=True)
-    )
-    staged = await asked(world.admin, _item_of(world), staged=True)
+    await world.admin.call("ForgetCredential", pb.ForgetCredentialRequest(tenant=world.tenant, credential="imported"))
+    staged = await asked(world.admin, _item_of(world), "stage")
     assert not staged.unchanged
     assert (staged.credential.enabled, staged.credential.state_detail) == (False, "staged")
     assert "cutover" in staged.credential.next_step
     assert await world.whoami_refused("imported") == "CREDENTIAL_DISABLED"
     with refused("CREDENTIAL_DISABLED"):
         await world.refresh("imported")
-    assert (await asked(world.admin, _item_of(world), staged=True)).unchanged
+    assert (await asked(world.admin, _item_of(world), "stage")).unchanged
     live = await enable(world.admin, world.tenant, "imported")
     assert (live.enabled, live.state_detail) == (True, "")
     assert (await world.refresh("imported")).generation == live.generation + 1
@@ -53,24 +53,24 @@ async def test_what_is_staged_never_takes_the_place_of_what_is_in_use(server: Se
     """The same is unchanged, and stays in use; another is refused. Over what is staged, the newer goes."""
     (tenant,), notes = await place(server.admin)
     live = (await imported(server.admin, item("live", tenant, notes)))["live"].credential
-    same = await asked(server.admin, item("it", tenant, notes, labels={"n": "1"}), staged=True)
+    same = await asked(server.admin, item("it", tenant, notes, labels={"n": "1"}), "stage")
     assert (same.unchanged, same.credential.enabled, same.credential.etag) == (True, True, live.etag)
-    assert reason(await asked(server.admin, item("it", tenant, notes, key="other"), staged=True)) == "ALREADY_EXISTS"
+    assert reason(await asked(server.admin, item("it", tenant, notes, key="other"), "stage")) == "ALREADY_EXISTS"
     for generation, key in ((1, "one"), (2, "two")):
         waiting = item("it", tenant, notes, key=key, credential="waiting")
-        assert (await asked(server.admin, waiting, staged=True)).credential.generation == generation
+        assert (await asked(server.admin, waiting, "stage")).credential.generation == generation
     await enable(server.admin, tenant, "waiting", enabled=False)
     waiting = item("it", tenant, notes, key="three", credential="waiting")
-    assert reason(await asked(server.admin, waiting, staged=True)) == "ALREADY_EXISTS"
+    assert reason(await asked(server.admin, waiting, "stage")) == "ALREADY_EXISTS"
 
 
 async def test_a_new_grant_over_what_is_staged_is_in_use_at_once(server: Server) -> None:
     """A tenant that connects anew meanwhile does not wait for a cut-over of what it gave up."""
     (tenant,), notes = await place(server.admin)
-    await asked(server.admin, item("it", tenant, notes), staged=True)
+    await asked(server.admin, item("it", tenant, notes), "stage")
     stored = await server.admin.store(tenant, notes, api_key=pb.ApiKeyMaterial(api_key="newer"))
     assert (stored.enabled, stored.state_detail) == (True, "")
-    other = await asked(server.admin, item("it", tenant, notes, credential="off"), staged=True)
+    other = await asked(server.admin, item("it", tenant, notes, credential="off"), "stage")
     assert other.credential.state_detail == "staged"
 
 
@@ -108,11 +108,11 @@ async def test_a_comparison_sees_every_part_and_changes_nothing(
         wanted = pb.StoreCredentialRequest(tenant=tenant, integration=notes, **given)
         return pb.ImportCredentialsRequest(credential=wanted)
 
-    assert reason(await asked(server.admin, one(stored), compare_only=True)) == "CREDENTIAL_NOT_FOUND"
-    made = (await asked(server.admin, one(stored), staged=True)).credential
-    same = await asked(server.admin, one(stored), compare_only=True)
+    assert reason(await asked(server.admin, one(stored), "compare")) == "CREDENTIAL_NOT_FOUND"
+    made = (await asked(server.admin, one(stored), "stage")).credential
+    same = await asked(server.admin, one(stored), "compare")
     assert (same.unchanged, same.renewed, same.credential.etag) == (True, False, made.etag)
-    differs = await asked(server.admin, one(other), compare_only=True)
+    differs = await asked(server.admin, one(other), "compare")
     assert (reason(differs), differs.unchanged, differs.credential.etag) == ("", False, made.etag)
 
 
@@ -121,11 +121,11 @@ async def test_staging_and_comparing_are_for_admins(server: Server, capsys: pyte
     (tenant,), notes = await place(server.admin)
     operator = await server.app(tenant, role=access.ROLE_OPERATOR)
     wanted = item("it", tenant, notes)
-    for how in ("staged", "compare_only"):
-        assert reason(await asked(operator, wanted, **{how: True})) == "PERMISSION_DENIED"
+    for how in ("stage", "compare"):
+        assert reason(await asked(operator, wanted, how)) == "PERMISSION_DENIED"
     assert not reason(await asked(operator, wanted))
     capsys.readouterr()
-    await asked(server.admin, item("it", tenant, notes, key="guess"), compare_only=True)
+    await asked(server.admin, item("it", tenant, notes, key="guess"), "compare")
     told = capsys.readouterr().out
     (line,) = [each for each in told.splitlines() if "CompareCredential" in each]
     assert "different" in line
@@ -137,7 +137,7 @@ async def test_a_comparison_says_what_was_renewed_from_what_is_given(world: Worl
     """The refresh token that was given may be dead by now; the one that replaced it came of it."""
     await _import_tokens_of_the_simulator(world)
     await world.refresh("imported")
-    found = await asked(world.admin, _item_of(world), compare_only=True)
+    found = await asked(world.admin, _item_of(world), "compare")
     assert (found.unchanged, found.renewed, found.credential.generation) == (True, True, 2)
 
 
@@ -147,7 +147,7 @@ async def test_a_comparison_says_what_is_of_no_use_any_more(world: World) -> Non
     world.next(Misbehaviour.INVALID_GRANT_400)
     with refused("NEEDS_REAUTH"):
         await world.refresh("imported")
-    found = await asked(world.admin, _item_of(world), compare_only=True)
+    found = await asked(world.admin, _item_of(world), "compare")
     assert (found.ended, found.unchanged) == (True, False)
     assert found.credential.state == pb.Credential.STATE_NEEDS_REAUTH
     assert not (await asked(world.admin, _item_of(world))).unchanged, (
@@ -159,16 +159,15 @@ async def test_what_is_forgotten_lives_on_at_the_provider(world: World) -> None:
     """Nothing is sent there; the record says revoked, and the old tokens still work elsewhere."""
     await _import_tokens_of_the_simulator(world)
     there = await world.credential("imported")
-    request = pb.RevokeCredentialRequest(tenant=world.tenant, credential="imported", keep_grant=True, etag="77")
+    request = pb.ForgetCredentialRequest(tenant=world.tenant, credential="imported", etag="77")
     with refused("CONFLICT"):
-        await world.admin.call("RevokeCredential", request)
+        await world.admin.call("ForgetCredential", request)
     request.etag = there.etag
-    answer = await world.admin.call("RevokeCredential", request)
+    answer = await world.admin.call("ForgetCredential", request)
     assert answer.credential.state == pb.Credential.STATE_REVOKED
-    assert answer.provider_result == pb.RevokeCredentialResponse.PROVIDER_RESULT_NOT_SUPPORTED
     assert [seen for seen in world.sim.record.on("/revoke") if seen.client_id == world.client_id] == []
-    assert reason(await asked(world.admin, _item_of(world), compare_only=True)) == ""
-    await asked(world.admin, _item_of(world), staged=True)
+    assert reason(await asked(world.admin, _item_of(world), "compare")) == ""
+    await asked(world.admin, _item_of(world), "stage")
     await enable(world.admin, world.tenant, "imported")
     assert (await world.refresh("imported")).state == pb.Credential.STATE_ACTIVE
 
@@ -181,11 +180,11 @@ async def test_nothing_is_forgotten_while_its_refresh_is_under_way(timed: Timed)
         gate.shut()
         refreshing = asyncio.create_task(world.refresh("imported"))
         await gate.reached(1)
-        request = pb.RevokeCredentialRequest(tenant=world.tenant, credential="imported", keep_grant=True)
+        request = pb.ForgetCredentialRequest(tenant=world.tenant, credential="imported")
         with refused("CONFLICT", problem="refresh_under_way"):
-            await world.admin.call("RevokeCredential", request)
+            await world.admin.call("ForgetCredential", request)
         gate.open.set()
         assert (await refreshing).generation == 2
 
-        answer = await world.admin.call("RevokeCredential", request)
+        answer = await world.admin.call("ForgetCredential", request)
         assert answer.credential.state == pb.Credential.STATE_REVOKED

@@ -1,6 +1,6 @@
 """Asks a server how things are: only what the file names, and what pruning needs. Changes nothing.
 
-Whether a secret is the stored one, the server answers (`compare_only`, `validate_only`): none is ever read back, and no digest of
+Whether a secret is the stored one, the server answers (`compare`, `validate_only`): none is ever read back, and no digest of
 one is kept anywhere. It is an admin's to ask, and a line of the audit log each time.
 """
 
@@ -135,8 +135,7 @@ def _material(api: Api, requests: Mapping[Pair, pb.StoreCredentialRequest]) -> I
     """How each credential's material matches what is stored."""
     pairs = list(requests)
     stream = (
-        pb.ImportCredentialsRequest(item=str(number), credential=requests[pair], compare_only=True)
-        for number, pair in enumerate(pairs)
+        pb.ImportCredentialsRequest(item=str(number), compare=requests[pair]) for number, pair in enumerate(pairs)
     )
     for answer in api.credentials.ImportCredentials(stream, timeout=LONGEST) if pairs else ():
         yield pairs[int(answer.item)], _stored(answer)

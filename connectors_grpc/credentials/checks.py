@@ -12,6 +12,11 @@ STAGED = "staged"
 """The detail of what a migration put here: switched off until its cut-over, for its older self is still in charge."""
 
 
+def is_staged(credential: Credential) -> bool:
+    """Whether it waits for its cut-over. What was switched on, by whatever server, does not."""
+    return credential.detail == STAGED and not credential.enabled
+
+
 def check_state(credential: Credential) -> None:
     """Refuse what is not ACTIVE and enabled. Raises: the reason, with what to call next."""
     where = {"tenant": credential.tenant, "credential": credential.id, "integration": credential.integration}
@@ -57,7 +62,7 @@ def not_found(tenant: str, credential: str) -> ConnectorsError:
 
 def next_step(credential: Credential) -> str:
     """What a person or operator should do; empty if nothing."""
-    if credential.detail == STAGED:
+    if is_staged(credential):
         return "Cut it over: connectors migrate cutover."
     if not credential.enabled:
         return "Switch it on by UpdateCredential."

@@ -10,7 +10,7 @@ from enum import StrEnum
 from connectors_grpc import policy
 from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.answer import fingerprint
-from connectors_grpc.credentials.checks import STAGED, not_found
+from connectors_grpc.credentials.checks import is_staged, not_found
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost, Place
 from connectors_grpc.credentials.managing import Managing, NewMaterial
 from connectors_grpc.definition_rules import sealed_hosts
@@ -91,7 +91,7 @@ class Importing:
         there = held.credential
         if wanted.version not in (0, there.version):
             raise ConnectorsError(Reason.CONFLICT)
-        live = wanted.staged and there.detail != STAGED
+        live = wanted.staged and not is_staged(there)
         if wanted.labels and dict(wanted.labels) != dict(there.labels) and not live:
             there = await self._managing.update(
                 caller, wanted.tenant.id, there.id, version=there.version, labels=wanted.labels, enabled=None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from connectors_grpc import logs
-from connectors_grpc.credentials.checks import STAGED
+from connectors_grpc.credentials.checks import is_staged
 from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.credentials.keeping import Held, Keeper
 from connectors_grpc.credentials.refreshing import Refreshing
@@ -81,7 +81,7 @@ class LegacyRefreshing(Refreshing):
             if found is None:
                 raise
             return found
-        if held.credential.detail != STAGED:
+        if not is_staged(held.credential):
             return held
         return await self._found(tenant, credential_id) or held
 

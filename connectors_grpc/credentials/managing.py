@@ -10,7 +10,7 @@ from datetime import datetime
 from connectors_grpc import lifecycle
 from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.answer import fingerprint
-from connectors_grpc.credentials.checks import STAGED, not_found
+from connectors_grpc.credentials.checks import STAGED, is_staged, not_found
 from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper, Place
 from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.revoking import PENDING_DETAIL, ProviderResult, Revoking
@@ -191,20 +191,12 @@ class Managing:
             raise ConnectorsError(Reason.CONFLICT) from None
 
     async def revoke(
-        self,
-        caller: ApiKey,
-        tenant_id: TenantId,
-        credential_id: CredentialId,
-        integration_id: IntegrationId | None,
-        *,
-        keep_grant: bool = False,
-        version: int = 0,
+        self, caller: ApiKey, tenant_id: TenantId, credential_id: CredentialId, integration_id: IntegrationId | None
     ) -> tuple[Credential, ProviderResult]:
         """Revoke at the provider where it can be, and here in any case; the material is purged with its old versions.
 
-        The record stays, so that callers are told what happened. Revoking twice asks the provider once. `keep_grant`: the
-        provider is told nothing, as the grant lives on elsewhere; `version` other than 0 must be the current one.
-        Raises: CREDENTIAL_NOT_FOUND, CONFLICT (with `keep_grant`, also while a refresh is under way).
+        The record stays, so that callers are told what happened. Revoking twice asks the provider once.
+        Raises: CREDENTIAL_NOT_FOUND, CONFLICT.
         """
         tenant = await self._tenants.get(caller, tenant_id)
         held = await self._held(tenant, credential_id)
@@ -212,32 +204,43 @@ class Managing:
             raise not_found(tenant_id, credential_id)
         if held.credential.state is CredentialState.REVOKED:
             return held.credential, ProviderResult.NOT_SUPPORTED
+        result = await self._revoking.revoke(tenant, held, again=True)
+        detail = PENDING_DETAIL if result is ProviderResult.FAILED else ""
+        written = await self._end(tenant, held, detail)
+        self._done("RevokeCredential", caller.id, written, result)
+        return written, result
+
+    async def forget(
+        self, caller: ApiKey, tenant_id: TenantId, credential_id: CredentialId, *, version: int
+    ) -> Credential:
+        """Purge the material, and say nothing to the provider. `version` other than 0 must be the current one.
+
+        Raises: CREDENTIAL_NOT_FOUND, CONFLICT (also while a refresh is under way, whose answer would be lost).
+        """
+        tenant = await self._tenants.get(caller, tenant_id)
+        held = await self._held(tenant, credential_id)
+        if held.credential.state is CredentialState.REVOKED:
+            return held.credential
         if version not in (0, held.credential.version):
             raise ConnectorsError(Reason.CONFLICT)
-        if keep_grant:
-            result = await self._kept(tenant, held)
-        else:
-            result = await self._revoking.revoke(tenant, held, again=True)
-        state = lifecycle.next_state(held.credential.state, lifecycle.Event.REVOKED)
+        if await self._leases.is_held(tenant, credential_id):
+            raise ConnectorsError(Reason.CONFLICT, {"problem": "refresh_under_way"})
+        written = await self._end(tenant, held, "")
+        self._done("ForgetCredential", caller.id, written, "forgotten")
+        return written
+
+    async def _end(self, tenant: Tenant, held: Held, detail: str) -> Credential:
         ended = replace(
             held.credential,
-            state=state,
+            state=lifecycle.next_state(held.credential.state, lifecycle.Event.REVOKED),
             reason=Reason.CREDENTIAL_REVOKED.value,
-            detail=PENDING_DETAIL if result is ProviderResult.FAILED else "",
+            detail=detail,
             refreshable=False,
             expire_time=None,
         )
         # Older versions still hold the ciphertext. Not by a purge: versions would count from 1 again, and a refresh under
         # way, which writes over the version that it read, could bring the credential back.
-        written = await self._write(tenant, Held(ended, ""), forget=True)
-        self._done("RevokeCredential", caller.id, written, result)
-        return written, result
-
-    async def _kept(self, tenant: Tenant, held: Held) -> ProviderResult:
-        """Whether it may be forgotten here while its grant lives on: an answer under way would be lost. Raises: CONFLICT."""
-        if await self._leases.is_held(tenant, held.credential.id):
-            raise ConnectorsError(Reason.CONFLICT, {"problem": "refresh_under_way"})
-        return ProviderResult.NOT_SUPPORTED
+        return await self._write(tenant, Held(ended, ""), forget=True)
 
     async def purge_all(
         self, tenant: Tenant, so_far: Receipt | None = None, tell: Callable[[Receipt], None] = lambda _: None
@@ -277,7 +280,7 @@ def _check_place(
     integration: Integration, credential_id: CredentialId, old: Credential | None, version: int, *, staged: bool
 ) -> None:
     """Whether this integration's credential may stand where `old` does. Raises: ALREADY_EXISTS, CONFLICT."""
-    foreign = old is not None and (old.integration != integration.id or (staged and old.detail != STAGED))
+    foreign = old is not None and (old.integration != integration.id or (staged and not is_staged(old)))
     if old is not None and foreign and old.state is not CredentialState.REVOKED:
         raise ConnectorsError(Reason.ALREADY_EXISTS, {"credential": credential_id, "integration": old.integration})
     if version not in (0, 0 if old is None else old.version):
@@ -308,7 +311,7 @@ def _granted(
         generation=1 if old is None else old.generation + 1,
         create_time=now if old is None else old.create_time,
         update_time=now,
-        enabled=old is None or old.enabled or old.detail == STAGED,
+        enabled=old is None or old.enabled or is_staged(old),
         granted_scopes=new.scopes,
         requested_scopes=new.requested_scopes or _default_scopes(integration, minted),
         hosts=sealed_hosts(integration.api),

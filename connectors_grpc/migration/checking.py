@@ -8,6 +8,7 @@ from enum import StrEnum
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.migration.items import Item
 from connectors_grpc.migration.journal import Mark, Step
+from connectors_grpc.migration.server import is_staged
 from connectors_grpc.migration.work import GONE, Migration, is_absent, refused
 
 
@@ -56,7 +57,7 @@ def relate(answer: pb.ImportCredentialsResponse, mark: Mark | None) -> Checked:
         return Checked(Relation.ABSENT, there, ADVICE[Relation.ABSENT])
     if problem := refused(answer):
         return Checked(Relation.REFUSED, there, problem)
-    if there.state_detail == "staged":
+    if is_staged(there):
         relation = Relation.STAGED if answer.unchanged else Relation.STAGED_OLD
     elif answer.unchanged:
         relation = Relation.RENEWED if answer.renewed else Relation.IN_USE

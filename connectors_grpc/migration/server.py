@@ -102,9 +102,10 @@ class NewSide:
         async def requests() -> AsyncIterator[pb.ImportCredentialsRequest]:
             for number, item in numbered.items():
                 one = request_of(item, wanted[item])
-                yield pb.ImportCredentialsRequest(
-                    item=str(number), credential=one, staged=not compare_only, compare_only=compare_only
-                )
+                if compare_only:
+                    yield pb.ImportCredentialsRequest(item=str(number), compare=one)
+                else:
+                    yield pb.ImportCredentialsRequest(item=str(number), stage=one)
 
         stub = CredentialServiceStub(self.channel)
         found: dict[Item, pb.ImportCredentialsResponse] = {}
@@ -132,10 +133,8 @@ class NewSide:
 
     async def forget(self, item: Item, etag: str) -> None:
         """Purge the material here; the provider is told nothing."""
-        request = pb.RevokeCredentialRequest(
-            tenant=item.tenant, credential=item.integration, keep_grant=True, etag=etag
-        )
-        await self._call(CredentialServiceStub(self.channel).RevokeCredential, request)
+        request = pb.ForgetCredentialRequest(tenant=item.tenant, credential=item.integration, etag=etag)
+        await self._call(CredentialServiceStub(self.channel).ForgetCredential, request)
 
     async def _call(self, method: Any, request: Any) -> Any:
         try:
@@ -170,7 +169,7 @@ def request_of(item: Item, credential: OldCredential) -> pb.StoreCredentialReque
 
 def is_staged(credential: pb.Credential) -> bool:
     """Whether it waits for its cut-over."""
-    return credential.state_detail == STAGED
+    return credential.state_detail == STAGED and not credential.enabled
 
 
 def is_ours(item: Item, credential: pb.Credential) -> bool:

@@ -24,7 +24,7 @@ from connectors_grpc.gen.connectors.v1.credential_service_pb2_grpc import Creden
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.proxying import Proxying
 from connectors_grpc.rpc import convert, parse
-from connectors_grpc.rpc.importing import Imports
+from connectors_grpc.rpc.importing import Imports, asked
 from connectors_grpc.rpc.material import inputs, material, seeded
 from connectors_grpc.tailoring import read_values, tailored
 from connectors_grpc.tenants import Tenants
@@ -134,8 +134,8 @@ class CredentialServicer(CredentialServiceServicer):
         """See the contract."""
 
         async def store(request: pb.ImportCredentialsRequest) -> Imported:
-            wanted = await self._wanted(request.credential, fresh=False)
-            wanted = replace(wanted, staged=request.staged, compare_only=request.compare_only)
+            wanted = await self._wanted(asked(request), fresh=False)
+            wanted = replace(wanted, staged=request.HasField("stage"), compare_only=request.HasField("compare"))
             return await self._importing.store(caller(), wanted)
 
         async for answer in self._imports.answers(requests, store, context.time_remaining()):
@@ -193,10 +193,18 @@ class CredentialServicer(CredentialServiceServicer):
             parse.tenant_id(request.tenant),
             parse.credential_id(request.credential or request.integration),
             integration_id,
-            keep_grant=request.keep_grant,
-            version=parse.version(request.etag),
         )
         return pb.RevokeCredentialResponse(credential=convert.credential(credential), provider_result=RESULT[result])
+
+    async def ForgetCredential(self, request: pb.ForgetCredentialRequest, _context: Any) -> pb.ForgetCredentialResponse:
+        """See the contract."""
+        credential = await self._managing.forget(
+            caller(),
+            parse.tenant_id(request.tenant),
+            parse.credential_id(request.credential),
+            version=parse.version(request.etag),
+        )
+        return pb.ForgetCredentialResponse(credential=convert.credential(credential))
 
     async def FetchAccessToken(self, request: pb.FetchAccessTokenRequest, _context: Any) -> pb.FetchAccessTokenResponse:
         """See the contract."""

@@ -105,7 +105,7 @@ class _Stream:
                     raise
             except ConnectorsError as error:
                 conflicts += 1
-                if error.reason is not Reason.CONFLICT or request.credential.etag or conflicts > MOST_CONFLICTS:
+                if error.reason is not Reason.CONFLICT or asked(request).etag or conflicts > MOST_CONFLICTS:
                     raise
             else:
                 self._in_vain = False
@@ -116,22 +116,33 @@ class _Stream:
     async def _attempt(self, request: pb.ImportCredentialsRequest) -> Imported:
         # The stream may be long: a key that was revoked meanwhile stores nothing more.
         await self._access.prove(caller().id, bytes.fromhex(caller().sha256))
-        check_item(ONE, request.credential)
+        check_item(ONE, asked(request))
         if not 1 <= len(request.item) <= LONGEST_NAME or PRINTABLE.fullmatch(request.item) is None:
             raise invalid("item", f"1 to {LONGEST_NAME} printable characters are wanted")
         return await self._store(request)
 
 
+def asked(request: pb.ImportCredentialsRequest) -> pb.StoreCredentialRequest:
+    """The credential that the item is about, whatever is to be done with it."""
+    match request.WhichOneof("wanted"):
+        case "stage":
+            return request.stage
+        case "compare":
+            return request.compare
+        case _:
+            return request.credential
+
+
 def _target(request: pb.ImportCredentialsRequest) -> tuple[str, str]:
     """Which credential it is about."""
-    wanted = request.credential
+    wanted = asked(request)
     return wanted.tenant, wanted.credential or wanted.integration
 
 
 def _result(request: pb.ImportCredentialsRequest, answer: pb.ImportCredentialsResponse) -> str:
     if answer.HasField("refusal"):
         return "refused"
-    if request.compare_only:
+    if request.HasField("compare"):
         return "compared"
     return "unchanged" if answer.unchanged else "stored"
 

@@ -809,35 +809,41 @@ class ImportCredentialsRequest(_message.Message):
 
     ITEM_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
-    STAGED_FIELD_NUMBER: _builtins.int
-    COMPARE_ONLY_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    COMPARE_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     """Names the item in its answer: 1 to 64 printable characters, a line's number say. No secret."""
-    staged: _builtins.bool
-    """Store it switched off, so that nobody uses or refreshes it before UpdateCredential enables it: its older self, somewhere
-    else, is in charge till then. Never replaces what is not `staged` itself: ALREADY_EXISTS, unless it is the same.
-    """
-    compare_only: _builtins.bool
-    """Store nothing, and say whether what is there is the same (`unchanged`, `renewed`, `ended`). Nothing there: CREDENTIAL_NOT_FOUND.
-    Each comparison is a line of the audit log.
-    """
     @_builtins.property
     def credential(self) -> Global___StoreCredentialRequest:
-        """What to store."""
+        """Store it."""
+
+    @_builtins.property
+    def stage(self) -> Global___StoreCredentialRequest:
+        """Store it switched off, so that nobody uses or refreshes it before UpdateCredential enables it: its older self, somewhere
+        else, is in charge till then. Never replaces what is not `staged` itself: ALREADY_EXISTS, unless it is the same.
+        """
+
+    @_builtins.property
+    def compare(self) -> Global___StoreCredentialRequest:
+        """Store nothing, and say whether what is there is the same (`unchanged`, `renewed`, `ended`). Nothing there:
+        CREDENTIAL_NOT_FOUND. Each comparison is a line of the audit log.
+        """
 
     def __init__(
         self,
         *,
         item: _builtins.str = ...,
         credential: Global___StoreCredentialRequest | None = ...,
-        staged: _builtins.bool = ...,
-        compare_only: _builtins.bool = ...,
+        stage: Global___StoreCredentialRequest | None = ...,
+        compare: Global___StoreCredentialRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compare", b"compare", "credential", b"credential", "stage", b"stage", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compare_only", b"compare_only", "credential", b"credential", "item", b"item", "staged", b"staged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compare", b"compare", "credential", b"credential", "item", b"item", "stage", b"stage", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_wanted: _TypeAlias = _typing.Literal["credential", "stage", "compare"]  # noqa: Y015
+    _WhichOneofArgType_wanted: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_wanted) -> _WhichOneofReturnType_wanted | None: ...
 
 Global___ImportCredentialsRequest: _TypeAlias = ImportCredentialsRequest  # noqa: Y015
 
@@ -860,7 +866,7 @@ class ImportCredentialsResponse(_message.Message):
     renewed: _builtins.bool
     """With `unchanged`: what is there is not what was given, but was renewed from it by this platform."""
     ended: _builtins.bool
-    """With `compare_only`, and without `unchanged`: what is given is what is there, or what that came of, but a provider refused it
+    """With `compare`, and without `unchanged`: what is given is what is there, or what that came of, but a provider refused it
     since, or it expired. To store it again would mend nothing.
     """
     @_builtins.property
@@ -1228,32 +1234,22 @@ class RevokeCredentialRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     INTEGRATION_FIELD_NUMBER: _builtins.int
-    KEEP_GRANT_FIELD_NUMBER: _builtins.int
-    ETAG_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Whose it is."""
     credential: _builtins.str
     """Its id. Unset: the integration's."""
     integration: _builtins.str
     """If set, must be the credential's integration. One of the two must be set."""
-    keep_grant: _builtins.bool
-    """Say nothing to the provider: the grant lives on elsewhere, and is forgotten here. A refresh under way is CONFLICT, for its
-    answer would be lost; switch the credential off first.
-    """
-    etag: _builtins.str
-    """If set, must be the current one."""
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         credential: _builtins.str = ...,
         integration: _builtins.str = ...,
-        keep_grant: _builtins.bool = ...,
-        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "etag", b"etag", "integration", b"integration", "keep_grant", b"keep_grant", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "integration", b"integration", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1321,6 +1317,60 @@ class RevokeCredentialResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeCredentialResponse: _TypeAlias = RevokeCredentialResponse  # noqa: Y015
+
+@_typing.final
+class ForgetCredentialRequest(_message.Message):
+    """Names a credential."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Whose it is."""
+    credential: _builtins.str
+    """Its id."""
+    etag: _builtins.str
+    """If set, must be the current one."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        credential: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "etag", b"etag", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetCredentialRequest: _TypeAlias = ForgetCredentialRequest  # noqa: Y015
+
+@_typing.final
+class ForgetCredentialResponse(_message.Message):
+    """What is left of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def credential(self) -> Global___Credential:
+        """Without material; it says REVOKED."""
+
+    def __init__(
+        self,
+        *,
+        credential: Global___Credential | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetCredentialResponse: _TypeAlias = ForgetCredentialResponse  # noqa: Y015
 
 @_typing.final
 class FetchAccessTokenRequest(_message.Message):

@@ -85,6 +85,11 @@ class CredentialServiceStub:
                 request_serializer=connectors_dot_v1_dot_credential__service__pb2.RevokeCredentialRequest.SerializeToString,
                 response_deserializer=connectors_dot_v1_dot_credential__service__pb2.RevokeCredentialResponse.FromString,
                 _registered_method=True)
+        self.ForgetCredential = channel.unary_unary(
+                '/connectors.v1.CredentialService/ForgetCredential',
+                request_serializer=connectors_dot_v1_dot_credential__service__pb2.ForgetCredentialRequest.SerializeToString,
+                response_deserializer=connectors_dot_v1_dot_credential__service__pb2.ForgetCredentialResponse.FromString,
+                _registered_method=True)
         self.FetchAccessToken = channel.unary_unary(
                 '/connectors.v1.CredentialService/FetchAccessToken',
                 request_serializer=connectors_dot_v1_dot_credential__service__pb2.FetchAccessTokenRequest.SerializeToString,
@@ -136,10 +141,10 @@ class CredentialServiceServicer:
         refused says how long to wait. Items that name the same credential are stored one after the other, as they came.
 
         What is stored already is left as it is, its generation too, and so is what has been renewed since from the very refresh
-        token that is given: an import can be repeated whole, at any time. A migration asks for more: `staged`, `compare_only`.
+        token that is given: an import can be repeated whole, at any time. A migration asks for more: `stage`, `compare`.
 
-        Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED; so is `staged` or `compare_only`
-        of who is no admin.
+        Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED; so is `stage` or `compare` of
+        who is no admin.
         Errors: MALFORMED_REQUEST (bytes that are no message end the stream), API_KEY_INVALID (the key was revoked meanwhile).
         Retry: safe.
         """
@@ -199,6 +204,17 @@ class CredentialServiceServicer:
 
     def RevokeCredential(self, request, context):
         """Revokes a credential: at the provider where it has an endpoint for that, and here in any case. The material is purged.
+
+        Caller: admin, or an operator of the tenant.
+        Errors: CREDENTIAL_NOT_FOUND, CONFLICT. Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetCredential(self, request, context):
+        """Purges a credential here and says nothing to the provider: the grant lives on elsewhere. The record stays, as after
+        RevokeCredential. Switch it off first: while a refresh is under way, whose answer would be lost, it is CONFLICT.
 
         Caller: admin, or an operator of the tenant.
         Errors: CREDENTIAL_NOT_FOUND, CONFLICT. Retry: safe.
@@ -269,6 +285,11 @@ def add_CredentialServiceServicer_to_server(servicer, server):
                     servicer.RevokeCredential,
                     request_deserializer=connectors_dot_v1_dot_credential__service__pb2.RevokeCredentialRequest.FromString,
                     response_serializer=connectors_dot_v1_dot_credential__service__pb2.RevokeCredentialResponse.SerializeToString,
+            ),
+            'ForgetCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetCredential,
+                    request_deserializer=connectors_dot_v1_dot_credential__service__pb2.ForgetCredentialRequest.FromString,
+                    response_serializer=connectors_dot_v1_dot_credential__service__pb2.ForgetCredentialResponse.SerializeToString,
             ),
             'FetchAccessToken': grpc.unary_unary_rpc_method_handler(
                     servicer.FetchAccessToken,
@@ -547,6 +568,33 @@ class CredentialService:
             '/connectors.v1.CredentialService/RevokeCredential',
             connectors_dot_v1_dot_credential__service__pb2.RevokeCredentialRequest.SerializeToString,
             connectors_dot_v1_dot_credential__service__pb2.RevokeCredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connectors.v1.CredentialService/ForgetCredential',
+            connectors_dot_v1_dot_credential__service__pb2.ForgetCredentialRequest.SerializeToString,
+            connectors_dot_v1_dot_credential__service__pb2.ForgetCredentialResponse.FromString,
             options,
             channel_credentials,
             insecure,

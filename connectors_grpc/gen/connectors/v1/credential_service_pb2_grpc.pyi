@@ -61,10 +61,10 @@ class CredentialServiceStub:
     refused says how long to wait. Items that name the same credential are stored one after the other, as they came.
 
     What is stored already is left as it is, its generation too, and so is what has been renewed since from the very refresh
-    token that is given: an import can be repeated whole, at any time. A migration asks for more: `staged`, `compare_only`.
+    token that is given: an import can be repeated whole, at any time. A migration asks for more: `stage`, `compare`.
 
-    Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED; so is `staged` or `compare_only`
-    of who is no admin.
+    Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED; so is `stage` or `compare` of
+    who is no admin.
     Errors: MALFORMED_REQUEST (bytes that are no message end the stream), API_KEY_INVALID (the key was revoked meanwhile).
     Retry: safe.
     """
@@ -100,6 +100,13 @@ class CredentialServiceStub:
     """
     RevokeCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.RevokeCredentialRequest, _credential_service_pb2.RevokeCredentialResponse]
     """Revokes a credential: at the provider where it has an endpoint for that, and here in any case. The material is purged.
+
+    Caller: admin, or an operator of the tenant.
+    Errors: CREDENTIAL_NOT_FOUND, CONFLICT. Retry: safe.
+    """
+    ForgetCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ForgetCredentialRequest, _credential_service_pb2.ForgetCredentialResponse]
+    """Purges a credential here and says nothing to the provider: the grant lives on elsewhere. The record stays, as after
+    RevokeCredential. Switch it off first: while a refresh is under way, whose answer would be lost, it is CONFLICT.
 
     Caller: admin, or an operator of the tenant.
     Errors: CREDENTIAL_NOT_FOUND, CONFLICT. Retry: safe.
@@ -144,10 +151,10 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     refused says how long to wait. Items that name the same credential are stored one after the other, as they came.
 
     What is stored already is left as it is, its generation too, and so is what has been renewed since from the very refresh
-    token that is given: an import can be repeated whole, at any time. A migration asks for more: `staged`, `compare_only`.
+    token that is given: an import can be repeated whole, at any time. A migration asks for more: `stage`, `compare`.
 
-    Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED; so is `staged` or `compare_only`
-    of who is no admin.
+    Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED; so is `stage` or `compare` of
+    who is no admin.
     Errors: MALFORMED_REQUEST (bytes that are no message end the stream), API_KEY_INVALID (the key was revoked meanwhile).
     Retry: safe.
     """
@@ -183,6 +190,13 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     """
     RevokeCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.RevokeCredentialRequest, _credential_service_pb2.RevokeCredentialResponse]  # type: ignore[assignment]
     """Revokes a credential: at the provider where it has an endpoint for that, and here in any case. The material is purged.
+
+    Caller: admin, or an operator of the tenant.
+    Errors: CREDENTIAL_NOT_FOUND, CONFLICT. Retry: safe.
+    """
+    ForgetCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ForgetCredentialRequest, _credential_service_pb2.ForgetCredentialResponse]  # type: ignore[assignment]
+    """Purges a credential here and says nothing to the provider: the grant lives on elsewhere. The record stays, as after
+    RevokeCredential. Switch it off first: while a refresh is under way, whose answer would be lost, it is CONFLICT.
 
     Caller: admin, or an operator of the tenant.
     Errors: CREDENTIAL_NOT_FOUND, CONFLICT. Retry: safe.
@@ -248,10 +262,10 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         refused says how long to wait. Items that name the same credential are stored one after the other, as they came.
 
         What is stored already is left as it is, its generation too, and so is what has been renewed since from the very refresh
-        token that is given: an import can be repeated whole, at any time. A migration asks for more: `staged`, `compare_only`.
+        token that is given: an import can be repeated whole, at any time. A migration asks for more: `stage`, `compare`.
 
-        Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED; so is `staged` or `compare_only`
-        of who is no admin.
+        Caller: admin, or an operator; of each item's tenant, or that item is PERMISSION_DENIED; so is `stage` or `compare` of
+        who is no admin.
         Errors: MALFORMED_REQUEST (bytes that are no message end the stream), API_KEY_INVALID (the key was revoked meanwhile).
         Retry: safe.
         """
@@ -323,6 +337,19 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_credential_service_pb2.RevokeCredentialResponse, _abc.Awaitable[_credential_service_pb2.RevokeCredentialResponse]]:
         """Revokes a credential: at the provider where it has an endpoint for that, and here in any case. The material is purged.
+
+        Caller: admin, or an operator of the tenant.
+        Errors: CREDENTIAL_NOT_FOUND, CONFLICT. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def ForgetCredential(
+        self,
+        request: _credential_service_pb2.ForgetCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.ForgetCredentialResponse, _abc.Awaitable[_credential_service_pb2.ForgetCredentialResponse]]:
+        """Purges a credential here and says nothing to the provider: the grant lives on elsewhere. The record stays, as after
+        RevokeCredential. Switch it off first: while a refresh is under way, whose answer would be lost, it is CONFLICT.
 
         Caller: admin, or an operator of the tenant.
         Errors: CREDENTIAL_NOT_FOUND, CONFLICT. Retry: safe.
