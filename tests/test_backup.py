@@ -25,6 +25,7 @@ from connectors_grpc.embedded.files import write_private
 from connectors_grpc.embedded.lock import StateLock
 from connectors_grpc.embedded.reseal import rotate_seal
 from connectors_grpc.embedded.restore import restore
+from connectors_grpc.embedded.setup import SERVER
 from tests.openbao import SETTINGS, OpenBao, copy_state, opened
 
 CONTEXT = base64.b64encode(b"uid/notion").decode()
@@ -139,7 +140,9 @@ class TestUpkeepRole:
             ("POST", "sys/storage/raft/snapshot"),
             ("POST", "sys/storage/raft/snapshot-force"),
             ("POST", "sys/seal"),
-            ("POST", "sys/policies/acl/connectors-upkeep"),
+            ("POST", "sys/policies/acl/another"),
+            ("DELETE", "sys/policies/acl/connectors-server"),
+            ("POST", "auth/approle/role/connectors-server"),
             ("POST", "auth/approle/role/connectors-server/secret-id"),
             ("POST", "auth/token/create"),
         ],
@@ -151,6 +154,32 @@ class TestUpkeepRole:
         assert token is not None
         body: object = {} if method == "POST" else None
         assert (await openbao.call(method, path, body, token)).status == 403
+
+
+class TestPolicies:
+    """A directory that an older version made, under a newer one."""
+
+    async def test_a_start_brings_the_policies_of_this_version(self, openbao_template: Path, place: Path) -> None:
+        """An older server's policy lacks a right; after the next start its role has it, and nothing was asked of anybody."""
+        layout = copy_state(openbao_template, place / "s")
+        older = SERVER.policy.replace('path "sys/capabilities-self"', 'path "sys/capabilities-selves"')
+        async with EmbeddedVault(layout, SETTINGS) as vault:
+            bao = opened(vault)
+            upkeep = await asyncio.to_thread(login, layout.socket, read_approle(layout.way_in("upkeep")))
+            written = await bao.call("POST", "sys/policies/acl/connectors-server", {"policy": older}, upkeep or "")
+            assert written.status == 204
+            asked = {"paths": ["sys/mounts"]}
+            assert (await bao.call("POST", "sys/capabilities-self", asked, await bao.login())).status == 403
+            await vault.stop()
+            await vault.start()
+            assert (await bao.call("POST", "sys/capabilities-self", asked, await bao.login())).status == 200
+
+    async def test_a_directory_of_before_the_role_goes_on_as_it_is(self, openbao_template: Path, place: Path) -> None:
+        """Its policies can't be renewed; what they allow, it does."""
+        layout = copy_state(openbao_template, place / "s")
+        layout.way_in("upkeep").unlink()
+        async with EmbeddedVault(layout, SETTINGS) as vault:
+            assert await opened(vault).login()
 
 
 class TestRestore:

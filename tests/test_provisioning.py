@@ -196,14 +196,13 @@ class TestInit:
         assert (counted.outcome, counted.detail) == (Outcome.ADVICE, "0 enabled")
         assert "two" in counted.fix
 
-    async def test_upkeep_and_tenants_policies_are_made_where_they_are_asked_for(self, place: Place) -> None:
+    async def test_the_policy_of_tenants_is_made_where_it_is_asked_for(self, place: Place) -> None:
         """And a missing auth method is named before anything is made."""
         with pytest.raises(ProvisioningFailed, match="no auth method jwt/"):
             await place.init(tenants_by="jwt")
         assert await place.root.read("sys/policies/acl/connectors-server") is None
         await place.write("sys/auth/jwt", {"type": "jwt"})
-        made = outcomes(await place.init(upkeep=True, tenants_by="jwt"))
-        assert {"policy connectors-upkeep", "role approle/connectors-upkeep", "policy connectors-tenant"} < made.keys()
+        assert outcomes(await place.init(tenants_by="jwt"))["policy connectors-tenant"] is Outcome.MADE
 
 
 class TestValidate:
@@ -285,13 +284,12 @@ class TestTable:
         """Whoever adds a step to the table adds it to init and validate."""
         assert [item.step for item in items()] == [*mount_steps(), *access_steps()]
 
-    @pytest.mark.parametrize("item", items(upkeep=True, tenants_by="auth_jwt_1"), ids=lambda item: item.what)
+    @pytest.mark.parametrize("item", items("auth_jwt_1"), ids=lambda item: item.what)
     def test_each_item_knows_itself_and_its_absence(self, item: Any) -> None:
         """What was written is what is wanted, as the Vault shows it."""
         shown = {**item.step.data}
-        for name in ("token_period", "token_ttl"):
-            if name in shown:
-                shown[name] = {"1h": 3600, "15m": 900}[shown[name]]
+        if "token_period" in shown:
+            shown["token_period"] = {"1h": 3600}[shown["token_period"]]
         found = {item.inside: shown} if item.inside else shown
         assert item.judge(found).state is State.SAME
         assert item.judge(None).state is State.MISSING

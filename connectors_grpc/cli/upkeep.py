@@ -8,6 +8,7 @@ import importlib.metadata
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,6 +55,11 @@ def done(work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run(work)
     except EmbeddedVaultError as error:
         raise click.ClickException(f"{error.message}\n  {error.fix}") from None
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "strerror", "") or type(error).__name__
+        raise click.ClickException(
+            f"The system or OpenBao failed: {reason}.\n  Look at disk and logs, and run it again."
+        ) from None
 
 
 @click.command(

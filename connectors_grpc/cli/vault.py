@@ -141,7 +141,6 @@ def policy(accessor: str | None) -> None:
     "--secret-id-file", type=click.Path(path_type=Path), metavar="FILE",
     help="Write the server's role id and a secret id here (JSON, 0600), for `serve --vault-secret-id-file`.",
 )  # fmt: skip
-@click.option("--upkeep", is_flag=True, help="Also make the role connectors-upkeep, which may take raft snapshots.")
 @click.option(
     "--tenants-by", metavar="MOUNT", help="Also make the policy of tenants' own tokens, for this auth method."
 )
@@ -160,7 +159,6 @@ def init(
     plan: bool,
     fix: bool,
     secret_id_file: Path | None,
-    upkeep: bool,
     tenants_by: str | None,
     audit_files: tuple[str, ...],
     out: Output,
@@ -183,7 +181,7 @@ def init(
 
         async with operator(settings, token) as there:
             run = Initialising(there, plan=plan, fix=fix)
-            report = await run.run(upkeep=upkeep, tenants_by=tenants_by, audit_files=audit_files)
+            report = await run.run(tenants_by=tenants_by, audit_files=audit_files)
             if secret_id_file is not None:
                 report.append(await run.way_in(secret_id_file.absolute()))
             return report

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Final
 
@@ -76,9 +77,9 @@ def back_up(layout: StateLayout, output: Path, version: str) -> Manifest:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             manifest = Manifest(FORMAT, version, now, key_id, digest, size)
             _write(output, manifest, ways, snapshot)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise EmbeddedVaultError(
-            f"The backup can't be written or OpenBao went away: {error.strerror or type(error).__name__}.",
+            f"The backup can't be written or OpenBao went away: {getattr(error, 'strerror', '') or type(error).__name__}.",
             f"Look at the disk of {output.parent}, and run it again.",
         ) from None
     return manifest

@@ -24,6 +24,7 @@ from connectors_grpc.embedded.errors import EmbeddedVaultError
 from connectors_grpc.embedded.files import size_of, sync_directory, write_private
 from connectors_grpc.embedded.layout import StateLayout, prepare
 from connectors_grpc.embedded.lock import StateLock
+from connectors_grpc.embedded.policies import renew_policies
 from connectors_grpc.embedded.process import EmbeddedSettings
 from connectors_grpc.embedded.setup import RESTORE, SERVER, UPKEEP, Role
 from connectors_grpc.embedded.wayin import exchange, read_approle
@@ -150,6 +151,7 @@ class EmbeddedVault:
         self._role_id = read_approle(self.layout.approle).role_id
         write_private(self.layout.config, render(self.layout, self._seal()).encode())
         await self._run(())
+        await asyncio.to_thread(renew_policies, self.layout)
 
     def _seal(self) -> list[SealKey]:
         keys = [(seal_key_id(path), path) for path in (self.layout.seal_key, self._older_key) if path is not None]

@@ -59,15 +59,13 @@ class Initialising:
         self._fix = fix
         self._ours: set[str] = set()
 
-    async def run(
-        self, *, upkeep: bool = False, tenants_by: str | None = None, audit_files: Sequence[str] = ()
-    ) -> list[Done]:
+    async def run(self, *, tenants_by: str | None = None, audit_files: Sequence[str] = ()) -> list[Done]:
         """Go through all of it; `audit_files` are paths on the Vault's own machine.
 
         Raises: ProvisioningFailed; what was made by then stays, and is found the next time.
         """
         accessor = await self._accessor(tenants_by) if tenants_by else None
-        report = [await self._settle(item) for item in items(upkeep=upkeep, tenants_by=accessor)]
+        report = [await self._settle(item) for item in items(accessor)]
         return [*report, *[await self._audit_file(path) for path in audit_files], await self._audit()]
 
     async def _accessor(self, mount: str) -> str:

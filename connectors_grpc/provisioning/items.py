@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from connectors_grpc.embedded.setup import (
     TENANT_POLICY,
-    UPKEEP,
     Step,
     access_steps,
     mount_steps,
@@ -61,14 +60,12 @@ class Item:
         return _compared(self.step, found)
 
 
-def items(*, upkeep: bool = False, tenants_by: str | None = None) -> tuple[Item, ...]:
+def items(tenants_by: str | None = None) -> tuple[Item, ...]:
     """Everything, in the order in which it is made.
 
-    `upkeep` adds the role that may take snapshots; `tenants_by` is the accessor of the auth method of tenants' own tokens.
+    `tenants_by` is the accessor of the auth method of tenants' own tokens.
     """
     steps = [*mount_steps(), *access_steps()]
-    if upkeep:
-        steps += UPKEEP.steps()
     if tenants_by:
         policy = {"policy": tenant_policy(tenants_by)}
         steps.append(Step("tenant_policy", "Tenants' own tokens.", f"sys/policies/acl/{TENANT_POLICY}", policy))

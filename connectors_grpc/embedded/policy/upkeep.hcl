@@ -1,5 +1,6 @@
-# The policy of upkeep: `connectors backup` and `connectors seal rotate` on the embedded OpenBao. It reads no secret: a snapshot is
-# ciphertext, of which nothing can be read without the seal key. The server does not have these rights, nor this role the server's.
+# The policy of upkeep: `connectors backup`, `connectors seal rotate`, and at each start of the embedded OpenBao the policies of this version.
+# It reads no secret itself: a snapshot is ciphertext, of which nothing can be read without the seal key. The server's tokens do not have these
+# rights. (But whoever has this role can give the server's role more: it is worth as much, and lies in the same directory.)
 
 path "sys/storage/raft/snapshot" {
   capabilities = ["read"]
@@ -11,6 +12,14 @@ path "sys/rotate/root" {
 }
 path "sys/rotate/keyring" {
   capabilities = ["update", "sudo"]
+}
+
+# --- policies that an older version made ---------------------------------------------------------------------------------------------------
+path "sys/policies/acl/connectors-server" {
+  capabilities = ["read", "update"]
+}
+path "sys/policies/acl/connectors-upkeep" {
+  capabilities = ["read", "update"]
 }
 
 # --- its own token, and its own secret id: a backup carries one that the running Vault does not know any more ----------------------------

@@ -1,1 +1,0 @@
-../../connectors_grpc/embedded/policy/upkeep.hcl
