@@ -255,7 +255,7 @@ async def test_a_vault_that_is_away_is_waited_for_and_else_said_item_by_item(
         gate.refuse()
         names = [f"n-{number}" for number in range(40)]
         items = [item(name, tenant, notes, credential=name) for name in names]
-        answers = await imported(apart.admin, *items, timeout=3)
+        answers = await imported(apart.admin, *items, timeout=6)
         assert {reason(answer) for answer in answers.values()} == {"VAULT_UNAVAILABLE"}
         assert set(answers) == set(names)
         assert all(answer.refusal.retry_delay.ToMilliseconds() > 0 for answer in answers.values())
