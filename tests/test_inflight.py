@@ -35,6 +35,16 @@ async def test_it_waits_no_longer_than_it_may() -> None:
     assert await calls.ended(OLD, longest=0)
 
 
+async def test_one_who_gives_up_takes_nothing_from_another_who_waits() -> None:
+    """Two replicas' refreshes may wait for one call."""
+    calls = InFlight()
+    with calls.call(OLD):
+        waiting = asyncio.create_task(calls.ended(OLD))
+        assert not await calls.ended(OLD, longest=0.01)
+        assert not waiting.done()
+    assert await waiting
+
+
 async def test_a_call_that_fails_counts_as_ended() -> None:
     """Whatever it fails by."""
     calls = InFlight()

@@ -87,8 +87,10 @@ async def stage(server: Server, openbao: OpenBao) -> AsyncIterator[Scene]:
 
 
 @pytest.fixture
-def scene(stage: Scene) -> Scene:
-    """It, with nothing noted yet."""
+def scene(stage: Scene, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """It, with nothing noted yet. Calls are waited for as long as the refresh lease bears: a machine may be slow."""
+    monkeypatch.setattr(holding, "LONGEST", 20.0)
+    monkeypatch.setattr(renewing, "LONGEST", 20.0)
     stage.slow, stage.statuses = asyncio.Event(), []
     stage.upstream.reply = stage.judge
     stage.upstream.heads.clear()

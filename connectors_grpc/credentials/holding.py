@@ -213,7 +213,7 @@ class Holding:
         """Wait for our own calls and our sidecars', within the bound."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LONGEST):
-                await self._calls.ended(standing.use)
+                await self._calls.ended(standing.use, LONGEST)
                 await standing.quiet.wait()
 
     async def _yield(self, standing: _Standing) -> None:

@@ -1,7 +1,7 @@
 """Calls under way, by the material they went out with: where a refresh ends the old access token, they are let end first.
 
-Of this process only; what sidecars have under way is cured by their resend with the new token. Later calls wait for the
-refresh itself, so that what is waited for can only get less.
+Of this process only; the others', and sidecars', are `Holding`'s. Later calls wait for the refresh itself, so that what is
+waited for can only get less.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class InFlight:
             if not self._calls[use]:
                 del self._calls[use]
                 if use in self._waiting:
-                    self._waiting[use].set()
+                    self._waiting.pop(use).set()
 
     async def ended(self, use: Use, longest: float = LONGEST) -> bool:
-        """Wait until no call is under way with it; False if some still were after `longest` seconds."""
+        """Wait until no call is under way with it; False if some still were after `longest` seconds. Any number may wait."""
         if use not in self._calls:
             return True
         event = self._waiting.setdefault(use, asyncio.Event())
@@ -50,7 +50,4 @@ class InFlight:
                 await event.wait()
         except TimeoutError:
             return False
-        finally:
-            if self._waiting.get(use) is event:
-                del self._waiting[use]
         return True

@@ -45,6 +45,8 @@ LOOKS = 20
 LONGEST_WAIT = 2 * TTL
 MARGIN = 2.0
 """Seconds that must be left on the lease beyond the provider's time-out."""
+SLACK = 1.0
+"""Seconds of it for what lies between waiting for calls and sending the token."""
 CIRCUIT_OPEN = "circuit_open"
 PROVIDERS = frozenset((Reason.PROVIDER_UNAVAILABLE, Reason.OAUTH_CLIENT_REFUSED))
 """Failures after which the provider is left alone for a while, as far as this credential goes."""
@@ -176,7 +178,7 @@ class Renewing:
 
     def _calls_ended(self, tenant: Tenant, turn: _Turn) -> contextlib.AbstractAsyncContextManager[None]:
         """Calls with the old token end first; never so long that the lease runs short."""
-        spare = self._leases.time_left(turn.grip) - TIMEOUT - 2 * MARGIN
+        spare = self._leases.time_left(turn.grip) - TIMEOUT - MARGIN - SLACK
         return self._holding.held(tenant, turn.held.credential, min(LONGEST + FEED, spare))
 
     async def _ask_and_store(
