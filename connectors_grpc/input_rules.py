@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from connectors_grpc.domain.definition import Api, Discovery, Grant, Input, Integration, OAuth, Revocation
 from connectors_grpc.errors import FieldViolation
 from connectors_grpc.inject.templates import PLACEHOLDER
-from connectors_grpc.url_rules import Known, Violations, authority_of, is_host, names_in, url_violations
+from connectors_grpc.url_rules import Known, Violations, authority_of, is_host, names_in, url_violations, whole_host
 
 MOST_INPUTS = 16
 MOST_CHOICES = 32
@@ -27,6 +27,17 @@ RESERVED = frozenset(
     )
 )  # fmt: skip
 """Names of a credential's own fields."""
+ENDPOINTS = (
+    "authorization_endpoint",
+    "token_endpoint",
+    "refresh_endpoint",
+    "revocation_endpoint",
+    "device_authorization_endpoint",
+    "pushed_authorization_request_endpoint",
+    "introspection_endpoint",
+    "issuer",
+)
+"""URLs of the OAuth side that an input may stand in."""
 METHODS = ("GET", "POST", "DELETE")
 
 _ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -49,6 +60,15 @@ def _discoveries(integration: Integration) -> tuple[Discovery, ...]:
     return integration.oauth.discovery if integration.oauth else ()
 
 
+def chosen_hosts(integration: Integration) -> tuple[Input, ...]:
+    """The inputs by which a tenant chooses a whole host."""
+    urls = [] if integration.oauth is None else [getattr(integration.oauth, name) for name in ENDPOINTS]
+    if integration.api is not None:
+        urls += [integration.api.base_url, *(f"https://{host}" for host in integration.api.allowed_hosts)]
+    free = {name for url in urls if (name := whole_host(url))}
+    return tuple(one for one in integration.inputs if one.id in free and not one.choices)
+
+
 def input_violations(integration: Integration) -> Violations:
     """What is wrong with the inputs. `field` is `inputs`, since they have no names but their own."""
     inputs = integration.inputs
@@ -59,6 +79,10 @@ def input_violations(integration: Integration) -> Violations:
         yield FieldViolation("inputs", "ids of a-z, 0-9 and `_`, each once, and none that a credential's own field has")
     for one in inputs[:MOST_INPUTS]:
         yield from _input(one)
+    if integration.allow_private_addresses and chosen_hosts(integration):
+        yield FieldViolation(
+            "allow_private_addresses", "not where a tenant chooses a whole host: it would reach into this network"
+        )
     consent = integration.oauth is not None and integration.oauth.grant is Grant.AUTHORIZATION_CODE
     if consent and any(one.secret for one in inputs):
         yield FieldViolation("inputs", "`secret` only where no person consents")

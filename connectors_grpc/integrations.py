@@ -347,11 +347,11 @@ class Integrations:
             and wanted.api in (None, entry.api)
             and wanted.inputs in ((), entry.inputs)
         )
-        oauth = entry.oauth if same and entry is not None else wanted.oauth
-        if not same:
-            _refuse(validate_definition(wanted))
-        elif wanted.client is not None:
-            _refuse(client_violations(wanted.client, oauth))
+        effective = wanted
+        if same and entry is not None:  # what else it says (private addresses) has to fit an entry that ships, too
+            effective = replace(wanted, oauth=entry.oauth, api=entry.api, inputs=entry.inputs)
+        oauth = effective.oauth
+        _refuse(validate_definition(effective))
         if not keep_client:
             client = None if wanted.client is None else await self._sealed(wanted.client, client, oauth, wanted.id)
         return StoredIntegration(

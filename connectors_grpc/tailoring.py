@@ -14,22 +14,11 @@ from connectors_grpc.definition_rules import validate_definition
 from connectors_grpc.domain.definition import Api, Input, Integration, OAuth
 from connectors_grpc.errors import ConnectorsError, FieldViolation, Reason
 from connectors_grpc.inject.templates import PLACEHOLDER
-from connectors_grpc.input_rules import accepts, known_in
+from connectors_grpc.input_rules import ENDPOINTS, accepts, chosen_hosts, known_in
 from connectors_grpc.secret import Secret
-from connectors_grpc.url_rules import Known, fits, names_in, whole_host
+from connectors_grpc.url_rules import Known, fits, names_in
 
 Values = Mapping[str, Secret]
-
-ENDPOINTS = (
-    "authorization_endpoint",
-    "token_endpoint",
-    "refresh_endpoint",
-    "revocation_endpoint",
-    "device_authorization_endpoint",
-    "pushed_authorization_request_endpoint",
-    "introspection_endpoint",
-    "issuer",
-)
 
 
 def read_values(integration: Integration, given: Mapping[str, str], *, found: bool) -> Values:
@@ -177,12 +166,4 @@ def _named(api: Api, known: Known) -> set[str]:
 
 def _chosen_host(integration: Integration, values: Values) -> bool:
     """Whether the tenant chose a whole host, and not the vendor's own (attack 37)."""
-    assert integration.oauth is not None
-    urls = [getattr(integration.oauth, name) for name in ENDPOINTS]
-    if integration.api is not None:
-        urls += [integration.api.base_url, *(f"https://{host}" for host in integration.api.allowed_hosts)]
-    free = {name for url in urls if (name := whole_host(url))}
-    return any(
-        one.id in free and not one.choices and one.id in values and values[one.id].reveal() != one.default
-        for one in integration.inputs
-    )
+    return any(one.id in values and values[one.id].reveal() != one.default for one in chosen_hosts(integration))

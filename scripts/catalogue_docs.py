@@ -132,6 +132,7 @@ def _contract(name: str) -> str:
     names = {
         "authorize": "consent",
         "token": "code",
+        "mint": "minting",
         "discovery": "look-up",
         "refresh": "refresh",
         "revoke": "revocation",

@@ -375,6 +375,18 @@ async def test_the_refresh_tokens_end_is_remembered_as_the_provider_says_it() ->
         assert (await stage.refresh()).refresh_expire_time is None
 
 
+async def test_an_entry_that_ships_is_not_opened_to_this_network_where_tenants_choose_the_host() -> None:
+    """Not by `allow_private_addresses` alone either, which changes nothing else of the entry."""
+    async with staged(integration("{host}", HOST)) as (stage, _):
+
+        def opened(current: Integration) -> Integration:
+            return replace(current, allow_private_addresses=True)
+
+        update = stage.integrations.update(stage.caller, stage.definition.id, opened, version=0, keep_client=True)
+        error = await refusal(update)
+        assert [violation.field for violation in error.fields] == ["integration.allow_private_addresses"]
+
+
 BAD: Mapping[str, tuple[Integration, str]] = {
     "no such input": (integration("{shop}.shops.example"), "oauth.authorization_endpoint"),
     "no fixed end": (integration("{shop}.example", SHOP), "oauth.authorization_endpoint"),
@@ -382,6 +394,9 @@ BAD: Mapping[str, tuple[Integration, str]] = {
     "two in one host": (integration("{shop}.{host}.example", SHOP, HOST), "oauth.authorization_endpoint"),
     "in a query": (integration("a.example/x?y={shop}", SHOP), "oauth.authorization_endpoint"),
     "optional in a URL": (integration("{site}.a.example", SITE), "oauth.authorization_endpoint"),
+    "a chosen host in this network": (
+        replace(integration("{host}", HOST), allow_private_addresses=True), "allow_private_addresses",
+    ),
     "secret where people consent": (integration("a.example", replace(SHOP, secret=True)), "inputs"),
     "twice": (integration("a.example", SHOP, SHOP), "inputs"),
     "a credential's field": (integration("a.example", replace(SHOP, id="access_token")), "inputs"),

@@ -59,6 +59,8 @@ class Invitation:
     tenant: str
     integration: str
     scopes: tuple[str, ...]
+    values: Mapping[str, str]
+    """What the tenant said of the account, by the inputs' titles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,9 @@ class Connecting:
         if tenant is None:
             raise unknown()
         integration = await self._integrations.get(flow.integration)
-        return Invitation(tenant.display_name, integration.display_name or integration.id, flow.scopes)
+        titles = {one.id: one.title or one.id for one in integration.inputs}
+        values = {titles[name]: value for name, value in flow.values.items() if name in titles}
+        return Invitation(tenant.display_name, integration.display_name or integration.id, flow.scopes, values)
 
     async def begin(self, handle: str) -> Begun:
         """Use the link up and bind the flow to this browser. Raises: FLOW_NOT_FOUND, INTEGRATION_NOT_CONFIGURED."""

@@ -25,11 +25,13 @@ def _page(title: str, body: str) -> str:
 def invitation(invited: Invitation) -> str:
     """Who asks for what, before anything happens (attack 32)."""
     scopes = "".join(f"<li>{escape(scope)}</li>" for scope in invited.scopes)
+    values = "".join(f"<li>{escape(title)}: {escape(value)}</li>" for title, value in invited.values.items())
+    said = f"<p>It is for:</p><ul>{values}</ul>" if values else ""
     asks = f"<p>It asks for:</p><ul>{scopes}</ul>" if scopes else ""
     return _page(
         f"Connect {invited.integration}",
         f"<p>You are about to give <strong>{escape(invited.tenant)}</strong> access to your "
-        f"<strong>{escape(invited.integration)}</strong> account.</p>{asks}"
+        f"<strong>{escape(invited.integration)}</strong> account.</p>{said}{asks}"
         '<form method="post"><button type="submit">Continue</button></form>'
         '<p class="note">If you did not expect this, close the page: nothing has happened yet.</p>',
     )
@@ -51,9 +53,19 @@ ADVICE = {
 """What a person can do, where the error's own text speaks to developers."""
 
 
+FOUND = {
+    "discovery_several": "Your consent covers several sites or accounts. Say which one is meant to whoever sent you the link, "
+    "and ask for a new one.",
+    "discovery_missing": "Your consent covers no site or account that can be used. Ask for a new link, and choose one.",
+    "discovery_refused": "Your account is at an address that this platform does not take. Tell whoever sent you the link.",
+}
+"""The same, where consent was given and what stands behind it can't be used."""
+
+
 def problem(error: ConnectorsError) -> str:
     """It did not work, and what to do. Nothing that the provider sent is repeated, but a listed error code."""
-    advice = ADVICE.get(error.reason, "That did not work. Ask for a new link, and try again in a moment.")
+    usual = ADVICE.get(error.reason, "That did not work. Ask for a new link, and try again in a moment.")
+    advice = FOUND.get(error.metadata.get("problem", ""), usual)
     code = error.metadata.get("oauth_error", "")
     detail = f" ({escape(code)})" if code else ""
     return _page("Not connected", f'<p>{escape(advice)}</p><p class="note">{error.reason.value}{detail}</p>')

@@ -104,9 +104,7 @@ def own_revocation(
     wanted = oauth.revocation
     assert wanted is not None
     known = {**fields, "client_id": Secret(client.client_id)}
-    if client.secret is not None:
-        if looks_like_key(client.secret.reveal()):
-            raise ClientRefused(problem="private_key")
+    if client.secret is not None and not looks_like_key(client.secret.reveal()):  # a key is never sent
         known["client_secret"] = client.secret
     body = Placement(query=wanted.parameters)
     try:

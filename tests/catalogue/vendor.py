@@ -39,6 +39,7 @@ class Fixture:
     token: Mapping[str, Any] | None = None
     discovery: Mapping[str, Any] | None = None
     refresh: Mapping[str, Any] | None = None
+    mint: Mapping[str, Any] | None = None
     revoke: Mapping[str, Any] | None = None
     call: Mapping[str, Any] = field(default_factory=dict)
     identity: Mapping[str, Any] | None = None

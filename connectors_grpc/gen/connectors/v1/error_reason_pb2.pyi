@@ -105,7 +105,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: the client secret was rotated at the provider and not here.
     """
     ERROR_REASON_AUTHORIZATION_REFUSED: _ErrorReason.ValueType  # 21
-    """FAILED_PRECONDITION. The provider ended the authorization with an error; metadata `oauth_error` says which.
+    """FAILED_PRECONDITION. The provider ended the authorization with an error; metadata `oauth_error` says which. Or what stands
+    behind the grant can't be used; `problem` says how: `discovery_several` (`input` says what to give), `discovery_missing`,
+    `discovery_refused`.
     Example: the person pressed Cancel (`access_denied`).
     """
     ERROR_REASON_HOST_NOT_ALLOWED: _ErrorReason.ValueType  # 22
@@ -298,7 +300,9 @@ ERROR_REASON_OAUTH_CLIENT_REFUSED: ErrorReason.ValueType  # 20
 Example: the client secret was rotated at the provider and not here.
 """
 ERROR_REASON_AUTHORIZATION_REFUSED: ErrorReason.ValueType  # 21
-"""FAILED_PRECONDITION. The provider ended the authorization with an error; metadata `oauth_error` says which.
+"""FAILED_PRECONDITION. The provider ended the authorization with an error; metadata `oauth_error` says which. Or what stands
+behind the grant can't be used; `problem` says how: `discovery_several` (`input` says what to give), `discovery_missing`,
+`discovery_refused`.
 Example: the person pressed Cancel (`access_denied`).
 """
 ERROR_REASON_HOST_NOT_ALLOWED: ErrorReason.ValueType  # 22
