@@ -14,6 +14,7 @@ from connectors_grpc.audit import LogAudit
 from connectors_grpc.bootstrap import bootstrap_keys
 from connectors_grpc.boundary import Boundary
 from connectors_grpc.catalogue import catalogue
+from connectors_grpc.certificates import read_certificates
 from connectors_grpc.clock import SystemClock
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.flows import Flows
@@ -93,7 +94,9 @@ async def platform(
     audit, changes = CountedAudit(LogAudit(), metrics), JournaledChanges(records)
     platform_cipher, cipher = VaultCiphers(vault, mount="connectors-transit"), VaultCiphers(vault, mount="transit")
     # Calls of apps have connections of their own: however many are slow, tokens are refreshed.
-    providers, calling = (HttpOutbound(ca_file=settings.outbound_ca_file) for _ in range(2))
+    certificates = read_certificates((settings.client_certs or "").split())
+    providers = HttpOutbound(ca_file=settings.outbound_ca_file)
+    calling = HttpOutbound(ca_file=settings.outbound_ca_file, certificates=certificates)
     outbound = TimedOutbound(providers, metrics)
 
     access = Access(records, changes, audit, clock)

@@ -12,13 +12,15 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import httpcore2
 
+from connectors_grpc.certificates import ClientCertificate, Contexts
 from connectors_grpc.dialling import AddressRefused, PinningBackend, tls_context
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.inject import authority
@@ -42,18 +44,27 @@ class HttpOutbound:
     """`ports.Outbound` over a bounded pool of kept-alive connections, HTTP/1.1.
 
     Connections that were dialled under `allow_private_addresses` have pools of their own: a request without it never meets
-    them. So have streamed calls. TLS is verified against the system's roots (certifi's where the system has none) and those of
+    them. So have streamed calls, and integrations with a client certificate. TLS is
+    verified against the system's roots (certifi's where the system has none) and those of
     `ca_file`.
     Open for the process's life; `aclose` ends it.
     """
 
-    def __init__(self, *, ca_file: Path | None = None, resolve: Resolver | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        ca_file: Path | None = None,
+        resolve: Resolver | None = None,
+        certificates: Mapping[str, ClientCertificate] | None = None,
+    ) -> None:
+        """Raises: CertificateRefused."""
         silence_http_libraries()
-        context = tls_context(ca_file)
+        contexts = Contexts(lambda: tls_context(ca_file), certificates)
+        self._certified = contexts.identities
         self._system = SystemResolver()
         self._pools = {
-            (streamed, private): Pool(
-                ssl_context=context,
+            (streamed, private, identity): Pool(
+                context=partial(contexts.of, identity),
                 max_connections=most,
                 max_keepalive_connections=MOST_IDLE,
                 keepalive_expiry=IDLE_TTL,
@@ -61,6 +72,7 @@ class HttpOutbound:
             )
             for streamed, most in ((False, MOST_CONNECTIONS), (True, MOST_STREAMED))
             for private in (False, True)
+            for identity in ("", *contexts.identities)
         }
 
     async def send(self, request: HttpRequest) -> HttpReply:
@@ -75,7 +87,7 @@ class HttpOutbound:
         progress = _Progress()
         prepared = _prepare(request, progress)
         where = authority(request.url)
-        pool = self._pools[False, request.allow_private_addresses]
+        pool = self._pool(request, streamed=False)
         try:
             async with asyncio.timeout(request.timeout):
                 reply = await _exchange(pool, prepared, request.max_body)
@@ -98,7 +110,7 @@ class HttpOutbound:
         where = authority(request.url)
         passed = Trailers(trailers if body is not None and length is None else list)
         prepared = _streamed(_prepare(request, progress), request, body, length, passed)
-        pool = self._pools[True, request.allow_private_addresses]
+        pool = self._pool(request, streamed=True)
         async with contextlib.AsyncExitStack() as stack:
             failure: ConnectorsError | None = None
             try:
@@ -112,6 +124,10 @@ class HttpOutbound:
                 raise failure  # outside of `except`, as above
             headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers)
             yield HttpStream(response.status, headers, _pieces(response, where, progress), passed.came)
+
+    def _pool(self, request: HttpRequest, *, streamed: bool) -> Pool:
+        identity = request.integration if request.integration in self._certified else ""
+        return self._pools[streamed, request.allow_private_addresses, identity]
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -181,6 +181,8 @@ class HttpRequest:
     allow_private_addresses: bool
     timeout: float
     max_body: int
+    integration: str = ""
+    """Whose client certificate is shown, if it has one."""
 
     def __repr__(self) -> str:
         return f"HttpRequest({self.method})"

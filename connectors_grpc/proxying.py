@@ -119,6 +119,7 @@ class Proxying:
                 allow_private_addresses=use.integration.allow_private_addresses,
                 timeout=min(timeout, LONGEST),
                 max_body=MOST_REPLY_BODY,
+                integration=use.integration.id,
             )
         )
         return HttpReply(reply.status, composed.passed_back(reply.headers), reply.body)

@@ -23,6 +23,7 @@ from connectors_grpc.addresses import (
     default_state_dir,
     require_tls_unless_loopback,
 )
+from connectors_grpc.certificates import read_certificates
 
 PREFIX = "CONNECTORS_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
@@ -43,6 +44,11 @@ def _old_path(text: str) -> str:
     if "/" not in text.strip("/"):
         raise ValueError("a mount and a folder are wanted, as in secret/tenants")
     return text.strip("/")
+
+
+def _certificates(text: str) -> str:
+    read_certificates(text.split())
+    return text
 
 
 def _absolute(path: Path) -> Path:
@@ -81,6 +87,11 @@ class ServerSettings(BaseSettings):
     tls_key: AnyPath | None = Field(None, description="Private key (PEM) of tls_cert.")
     outbound_ca_file: AnyPath | None = Field(
         None, description="CA certificates (PEM) for providers. Unset: the system's."
+    )
+    client_certs: Annotated[str, AfterValidator(_certificates)] | None = Field(
+        None,
+        description="Client certificates for the calls that the server makes: INTEGRATION=CHAIN,KEY (PEM files), "
+        "separated by spaces. Unset: none.",
     )
     catalogue_dir: AnyPath | None = Field(
         None,

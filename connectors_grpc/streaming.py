@@ -220,6 +220,7 @@ class Streaming:
             allow_private_addresses=use.integration.allow_private_addresses,
             timeout=PROVIDER_IDLE,
             max_body=0,
+            integration=use.integration.id,
         )
         stream = self._outbound.stream(
             request, body, upload.length, lambda: request_trailers(composed.plan, upload.behind)

@@ -6,6 +6,7 @@ this to what the transport is inside.  Source: RFC 9112 section 7.1.2.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,13 +36,17 @@ def within_bounds(lines: Raw) -> bool:
 
 
 class Pool(httpcore2.AsyncConnectionPool):
-    """The transport's pool, of connections that pass trailers."""
+    """The transport's pool, of connections that pass trailers. `context` is asked for each new one."""
+
+    def __init__(self, *, context: Callable[[], ssl.SSLContext], **options: Any) -> None:
+        super().__init__(**options)
+        self._context = context
 
     def create_connection(self, origin: httpcore2.Origin) -> Any:
         """For the transport."""
         return _Connection(
             origin=origin,
-            ssl_context=self._ssl_context,
+            ssl_context=self._context(),
             keepalive_expiry=self._keepalive_expiry,
             network_backend=self._network_backend,
         )

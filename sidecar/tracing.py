@@ -22,17 +22,21 @@ class Parent(NamedTuple):
 
 def parent(line: bytes) -> Parent | None:
     """What a `traceparent` line says; None if it says nothing that can be used."""
-    match = _PARENT.fullmatch(line) if len(line) <= 512 else None
-    if match is None or match[1] == b"ff" or (match[1] == b"00" and match[5] is not None):
-        return None
-    trace, span = int(match[2], 16), int(match[3], 16)
-    return Parent(trace, span, bool(int(match[4], 16) & _SAMPLED)) if trace and span else None
+    match = _read(line)
+    return Parent(int(match[2], 16), int(match[3], 16), bool(int(match[4], 16) & _SAMPLED)) if match else None
 
 
 def trace_id(line: bytes) -> str:
     """The trace's id as it is written, or nothing."""
-    found = parent(line)
-    return f"{found.trace_id:032x}" if found is not None else ""
+    match = _read(line)
+    return match[2].decode() if match else ""
+
+
+def _read(line: bytes) -> re.Match[bytes] | None:
+    match = _PARENT.fullmatch(line) if 55 <= len(line) <= 512 else None
+    if match is None or match[1] == b"ff" or (match[1] == b"00" and match[5] is not None):
+        return None
+    return None if match[2] == b"0" * 32 or match[3] == b"0" * 16 else match
 
 
 def wanted(above: Parent | None, ratio: float, draw: float) -> bool:

@@ -21,10 +21,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from connectors_grpc.certificates import ClientCertificate
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.outbound import HttpOutbound
 from connectors_grpc.ports import HttpReply, HttpRequest, Outbound
 from connectors_grpc.resolving import SystemResolver
+from tests.sidecar.test_process import certificate as client_certificate
 from tests.upstream import RecordingUpstream, recording_upstream
 
 CANARY = "canary-3f9a1c"
@@ -374,6 +376,30 @@ async def test_tls_is_verified_for_the_name_and_by_known_roots(tmp_path: Path) -
         assert len(upstream.requests) == 1
         await known.aclose()
         await unknown.aclose()
+
+
+async def test_an_integration_shows_its_client_certificate_and_no_other_meets_its_connections(tmp_path: Path) -> None:
+    """Whole calls and streamed ones; what else is sent there is refused by the provider."""
+    ca_file, server = certificate(tmp_path, "api.example")
+    (tmp_path / "client").mkdir()
+    chain, key = client_certificate(tmp_path / "client", "bank")
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_verify_locations(chain)
+    async with recording_upstream(tls=server) as upstream:
+        outbound = HttpOutbound(
+            ca_file=ca_file,
+            resolve=resolver(["127.0.0.1"]),  # type: ignore[arg-type]
+            certificates={"bank": ClientCertificate(chain, key)},
+        )
+        bare = get(f"https://api.example:{upstream.port}/")
+        mine = replace(bare, integration="bank")
+        assert (await outbound.send(mine)).status == 200
+        async with outbound.stream(mine, None, None) as reply:
+            assert [piece async for piece in reply.body] == [b"ok"]
+        for other in (bare, replace(bare, integration="notes")):
+            assert (await refused(outbound, other)).reason is Reason.PROVIDER_UNAVAILABLE
+        assert len(upstream.requests) == 2
+        await outbound.aclose()
 
 
 async def test_a_server_without_tls_gets_no_request_meant_for_https(

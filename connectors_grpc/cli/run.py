@@ -124,6 +124,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     try:
         from connectors_grpc import app
         from connectors_grpc.catalogue import CatalogueError
+        from connectors_grpc.certificates import CertificateRefused
         from connectors_grpc.errors import ConnectorsError
         from connectors_grpc.legacy_map import MapUnusable
         from connectors_grpc.schema import SchemaNewer
@@ -136,6 +137,8 @@ def serve(config: Path | None, **flags: Any) -> None:
         run_process(app.serve(settings, lambda: log.info("ready", listen=str(settings.grpc_listen))))
     except VaultMisconfigured as error:
         raise SettingsRefused(str(error)) from None
+    except CertificateRefused as error:
+        raise SettingsRefused(f"client_certs: {error}") from None
     except MapUnusable as error:
         raise SettingsRefused(f"legacy_map: {error}") from None
     except SchemaNewer as error:

@@ -76,6 +76,8 @@ def sidecar_arguments(settings: UpSettings, layout: StateLayout) -> list[str]:
     trust = ["--ca-file", str(settings.tls_cert)] if settings.tls_cert else []
     if settings.outbound_ca_file:
         trust += ["--upstream-ca", str(settings.outbound_ca_file)]
+    for entry in (settings.client_certs or "").split():
+        trust += ["--client-cert", entry]
     return [
         *("sidecar", "--server", server_address(settings), "--key-file", str(layout.keys / "sidecar.key")),
         *("--listen", str(settings.sidecar_listen), "--log-level", settings.log_level, *trust),

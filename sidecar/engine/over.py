@@ -46,6 +46,8 @@ def over(exchange: Exchange, whole: bool, took: float) -> Over:
         reason="" if problem is None else problem.reason,
         whole=whole,
         resent=exchange.resent or exchange.retried or exchange.patience is not None,
-        parent=next((value for name, value in exchange.head.fields if name.lower() == b"traceparent"), b""),
+        parent=next(
+            (value for name, value in exchange.head.fields if len(name) == 11 and name.lower() == b"traceparent"), b""
+        ),
         took=took,
     )

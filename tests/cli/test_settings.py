@@ -102,6 +102,8 @@ class TestRefusals:
             {"grpc_listen": "127.0.0.1:0"},
             {"http_listen": "0.0.0.0:1", "tls_cert": "c.pem", "tls_key": "k.pem"},
             {"vault_token_file": "t"},
+            {"client_certs": "bank=/c.pem"},
+            {"client_certs": "bank=/c.pem,/k.pem bank=/d.pem,/k.pem"},
             {"vault_addr": "https://v", "vault_token_file": "t", "seal_key": "k"},
         ],
     )
