@@ -40,6 +40,7 @@ class Guarded:
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
         self._understood = False
+        self._said = ""
 
     @property
     def understood(self) -> bool:
@@ -54,7 +55,9 @@ class Guarded:
             if not isinstance(needed, int) or needed > SCHEMA:
                 self._understood = False
                 error = SchemaNewer(needed, found.data.get("version") if found else None)
-                log.error("schema_too_new", reason=str(error))
+                if self._said != str(error):  # once, and not for every call
+                    self._said = str(error)
+                    log.error("schema_too_new", reason=self._said)
                 raise error
             if needed == SCHEMA:
                 break

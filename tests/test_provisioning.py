@@ -241,6 +241,12 @@ class TestValidate:
         assert found["mount secret/"] == "it is kv version 1"
         assert "not derived" in found["the platform's key"]
 
+    async def test_records_of_a_newer_version_are_found(self, place: Place, tmp_path: Path) -> None:
+        """Before a server refuses to start on them."""
+        settings = await place.ready(tmp_path / "s")
+        await place.write("connectors/data/schema/current", {"data": {"schema": 99, "version": "9.1.0"}})
+        assert list(problems(await validate(settings))) == ["the schema of its records"]
+
     async def test_its_health_is_asked_of_the_whole_vault(self, place: Place, tmp_path: Path) -> None:
         """A namespace has none: a server in one would never be ready."""
         async with connect(await place.ready(tmp_path / "s")) as vault:

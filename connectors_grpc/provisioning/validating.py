@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from connectors_grpc import schema
 from connectors_grpc.embedded.setup import server_policy
 from connectors_grpc.errors import ConnectorsError, VaultUnavailable
 from connectors_grpc.provisioning import rights
@@ -95,6 +96,7 @@ class _Looking:
             ("the platform's key", self._platform_key),
             ("a tenant's key, from making to shredding", self._tenant_key),
         )
+        checks.append(await self._schema())
         return [*checks, *[await self._probed(what, probe) for what, probe in probes]]
 
     async def _call(self, method: str, path: str, body: object = None) -> Reply:
@@ -147,6 +149,15 @@ class _Looking:
         except VaultUnavailable:
             problem = "the Vault did not answer"
         return Check(what, problem, f"{_INIT}; see the Vault's own log." if problem else "")
+
+    async def _schema(self) -> Check:
+        what = "the schema of its records"
+        found = (await self._call("GET", f"connectors/data/{schema.PATH}")).field("data", "data") or {}
+        needed = found.get("schema", schema.SCHEMA)
+        if isinstance(needed, int) and needed <= schema.SCHEMA:
+            return Check(what)
+        problem = f"it is {needed}, and this version knows {schema.SCHEMA}"
+        return Check(what, problem, f"Use version {found.get('version')}, which wrote it, or a newer one.")
 
     async def _record(self) -> str:
         path = f"validate/{self._name}"
