@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 N ?= 4
-.PHONY: help up test check cover bounds gen lint type lock bench fuzz docs clean
+.PHONY: help up test check cover bounds gen lint type lock bench compiled fuzz docs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ gen: .venv/.dev ## Write the stubs under connectors_grpc/gen from proto/
 
 bench: .venv/.dev ## The sidecar beside haproxy, nginx, Envoy and others (ARGS="--quick"); about 15 minutes
 	@$(BIN)/python -m bench.sidecar $(ARGS)
+
+compiled: .venv/.dev ## Build with the sidecar's hot path compiled by mypyc, and run its tests on that; needs a C compiler
+	@$(BIN)/python -m bench.compiled --test
 
 fuzz: .venv/.dev ## Fuzz the sidecar's engine, guided by coverage, for FOR=120 seconds
 	@$(BIN)/python -m bench.fuzz $(or $(FOR),120)

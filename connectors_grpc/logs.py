@@ -15,9 +15,10 @@ import structlog
 
 ALLOWED = frozenset(
     (
-        "event", "level", "timestamp", "action", "address", "attempt", "bytes", "caller", "code", "component", "credential",
-        "duration_ms", "error", "generation", "http_status", "incident", "integration", "key_id", "listen", "method", "path",
-        "pid", "process", "reason", "result", "retry_in_s", "rpc", "signal", "stack", "state", "target", "tenant", "version",
+        "event", "level", "timestamp", "action", "address", "attempt", "bytes", "caller", "code", "compiled", "component",
+        "credential", "duration_ms", "error", "generation", "http_status", "incident", "integration", "key_id", "listen",
+        "method", "path", "pid", "process", "reason", "result", "retry_in_s", "rpc", "signal", "stack", "state", "target",
+        "tenant", "version",
     )
 )  # fmt: skip
 """Keys that may stand in a log line; any other is dropped. None of them is ever given a secret, a URL's query or a body."""

@@ -4,3 +4,12 @@ Pure decisions: `framing` and `body` (is it HTTP, and where does it end), `route
 `problem` (our own answers), `rewrite` (links back to us), `admission` (all of these in order). State: `grant`, `held`, `leases`.
 Edges: `server` (gRPC), `engine` (sockets). `main` joins them.
 """
+
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import find_spec
+
+
+def compiled() -> bool:
+    """Whether the hot path runs compiled, or as Python (docs/adr/0010)."""
+    spec = find_spec("sidecar.framing")
+    return spec is not None and isinstance(spec.loader, ExtensionFileLoader)

@@ -15,6 +15,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.inject import Injection, Plan, Rules
+from connectors_grpc.inject.memo import shared
 from connectors_grpc.quota import NO_QUOTA, Quota
 from connectors_grpc.secret import Secret
 from sidecar.retrying import Signs
@@ -160,13 +161,15 @@ def hold(lease: pb.Lease, *, wall: float, now: float, chosen: Chosen = NOTHING_C
     issued = now + lease.issue_time.ToMilliseconds() / 1000 - wall if lease.HasField("issue_time") else -math.inf
     return Held(
         tenant=Tenant(lease.tenant),
-        credential=Credential(lease.credential),
+        credential=Credential(shared(lease.credential)),
         tenant_uid=lease.tenant_uid,
-        integration=lease.integration,
+        integration=shared(lease.integration),
         generation=lease.generation,
         plan=plan,
-        origin=_origin(
-            plan, lease.allow_private_addresses, lease.integration if lease.integration in chosen.certified else ""
+        origin=shared(
+            _origin(
+                plan, lease.allow_private_addresses, lease.integration if lease.integration in chosen.certified else ""
+            )
         ),
         refreshable=lease.refreshable,
         signs=Signs.of(lease.retry) if lease.integration in chosen.retried else None,

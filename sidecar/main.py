@@ -16,6 +16,7 @@ from connectors_grpc import logs
 from connectors_grpc.certificates import CertificateRefused, Contexts
 from connectors_grpc.quota import Quota
 from connectors_grpc.resolving import SystemResolver
+from sidecar import compiled
 from sidecar.descriptors import fitted
 from sidecar.engine import Engine, Guarded
 from sidecar.engine.dial import Dialler, tls_context
@@ -147,7 +148,7 @@ async def _open(
     if settings.open_door:
         log.warning("OPEN: any local program may use every tenant's credential here; for development only")
     for address in addresses if inherited is None else ():
-        log.info("listening", listen=address)
+        log.info("listening", listen=address, compiled=compiled())
         ready(address)
     return servers
 

@@ -25,7 +25,7 @@ import uvloop
 from bench.sidecar.cases import REQUEST_HEADERS
 from bench.sidecar.upstream import ANSWER_HEADERS
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
-from sidecar import framing
+from sidecar import compiled
 from tests.fuzz.wire import HOST, KEY, Pipe, Wire
 
 LOOP = 100
@@ -161,9 +161,7 @@ def main() -> None:
     if options.profile:
         uvloop.run(profile(options.profile))
         return
-    print(
-        f"engine: {'compiled' if not framing.__file__.endswith('.py') else 'interpreted'}, Python {sys.version.split()[0]}"
-    )
+    print(f"engine: {'compiled' if compiled() else 'interpreted'}, Python {sys.version.split()[0]}")
     for case in options.case or CASES:
         text = f"{case:10} {uvloop.run(measure(case, options.loops)):9,.0f} ns"
         if options.instructions:

@@ -27,6 +27,12 @@ class Memo(dict[K, V]):
 
 
 @lru_cache(maxsize=1024)
+def shared(value: K) -> K:
+    """An equal object that others hold already: for what thousands of leases have in common, never for a secret."""
+    return value
+
+
+@lru_cache(maxsize=1024)
 def secretive(name: bytes) -> bool:
     """Whether a line of that name may hold a secret, which must not outlive its request."""
     return _SECRETIVE.search(name) is not None

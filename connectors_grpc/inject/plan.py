@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Self
 from urllib.parse import quote_plus, unquote_plus, urlsplit
 
-from connectors_grpc.inject.memo import LONGEST, Memo, secretive
+from connectors_grpc.inject.memo import LONGEST, Memo, secretive, shared
 from connectors_grpc.inject.target import Target, authority, comparable
 from connectors_grpc.inject.templates import Injection
 
@@ -139,18 +139,22 @@ class Plan:
         defaults = tuple((_normal(k.encode()), k.encode(), v.encode("latin-1")) for k, v in default_headers.items())
         query = tuple((name, value.reveal()) for name, value in injection.query.items())
         return cls(
-            scheme=parts.scheme,
-            authority=where.encode(),
-            base_path=parts.path.rstrip("/").encode(),
+            scheme=shared(parts.scheme),
+            authority=shared(where.encode()),
+            base_path=shared(parts.path.rstrip("/").encode()),
             policy=_policy(names | _NEVER, frozenset(entry[0] for entry in defaults) - names, pass_cookies),
             injected=injected,
-            defaults=tuple(entry for entry in defaults if entry[0] not in names),
+            defaults=shared(tuple(entry for entry in defaults if entry[0] not in names)),
             query=query,
-            refused=frozenset(comparable(urlsplit(u).path.encode()) for u in refused_urls if authority(u) == where),
+            refused=shared(
+                frozenset(comparable(urlsplit(u).path.encode()) for u in refused_urls if authority(u) == where)
+            ),
             secrets=_traces(injected, query),
-            before=b"Host: %b\r\n" % where.encode(),
+            before=shared(b"Host: %b\r\n" % where.encode()),
             after=b"".join([b"%b: %b\r\n" % pair for pair in injected]),
-            default_lines=tuple((entry[0], b"%b: %b\r\n" % entry[1:]) for entry in defaults if entry[0] not in names),
+            default_lines=shared(
+                tuple((entry[0], b"%b: %b\r\n" % entry[1:]) for entry in defaults if entry[0] not in names)
+            ),
         )
 
     def target(self, asked: Target) -> bytes:

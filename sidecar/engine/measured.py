@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sidecar import compiled
 from sidecar.exposition import Family, counter, gauge
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ def measured(engine: Engine) -> Iterator[Family]:
     """All of it."""
     yield from engine.metrics.families()
     yield from _connections(engine)
+    yield gauge("connectors_sidecar_compiled", "Whether the hot path runs compiled, or as Python.", int(compiled()))
     leases = engine.leases
     yield gauge("connectors_sidecar_leases", "Leases that are held.", len(leases))
     yield gauge(

@@ -35,16 +35,16 @@ class Ours(Peer):
 
 
 class Compiled(Ours):
-    """The same sources compiled by mypyc, where `python -m bench.compiled` was run: an experiment."""
+    """The same sources, of which the hot path is compiled by mypyc, where `make compiled` was run."""
 
-    name = "ours-mypyc"
+    name = "ours-compiled"
 
     def environment(self) -> dict[str, str]:
         return {"PYTHONPATH": str(tools.COMPILED), "PYTHONSAFEPATH": "1"}
 
     def start(self) -> None:
         if not tools.COMPILED.exists():
-            raise NotInstalled("python -m bench.compiled")
+            raise NotInstalled("make compiled")
         super().start()
 
 
