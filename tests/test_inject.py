@@ -299,3 +299,14 @@ def test_the_cache_of_verdicts_is_bounded() -> None:
         assert mine.response_headers(line) == line
     assert len(mine.policy.verdicts) <= 512
     assert len(mine.policy.back) <= 512
+
+
+def test_plans_of_one_integration_share_all_but_the_credential() -> None:
+    """A sidecar holds thousands of them."""
+    mine, theirs = (
+        plan({"Authorization": f"Bearer {owner}-0123456789"}, default_headers={"X-Version": "1"})
+        for owner in ("mine", "theirs")
+    )
+    for part in ("policy", "authority", "base_path", "before", "defaults", "default_lines", "refused"):
+        assert getattr(mine, part) is getattr(theirs, part), part
+    assert mine.after != theirs.after
