@@ -73,21 +73,21 @@ async def main(count: int) -> None:
             await whole.timed("dry run", "run")
             await whole.timed("run", "run", "--execute")
             await whole.equal()
-            await whole.timed("cutover", "cutover", "--execute")
+            await whole.timed("cutover", "cutover", "--old-stopped", "--execute")
             await whole.timed("verify", "verify")
             await whole.timed("rollback", "rollback", "--execute")
             await whole.timed("run again", "run", "--execute")
-            await whole.timed("cutover again", "cutover", "--execute")
+            await whole.timed("cutover again", "cutover", "--old-stopped", "--execute")
             await whole.equal()
             await whole.timed("finish --destroy", "finish", "--destroy", "--execute", "--yes")
 
             killed = await prepared(place_of(bao), server, directory / "two", count)
-            for step in ("run", "cutover"):
+            for step, how in (("run", ()), ("cutover", ("--old-stopped",))):
                 for _ in range(KILLS):
                     lines = random.randrange(1, count // KILLS)
-                    await killed.tool.killed(lines, step, "--execute")
+                    await killed.tool.killed(lines, step, *how, "--execute")
                     print(f"| {step}, killed | | {killed.tool.journalled()} lines in the journal |", flush=True)
-                await killed.timed(f"{step}, resumed", step, "--execute")
+                await killed.timed(f"{step}, resumed", step, *how, "--execute")
                 await killed.equal()
             before = await killed.old_records()
             for _ in range(2):

@@ -65,7 +65,7 @@ async def test_from_the_first_tenant_to_the_cutover_no_call_fails(
         assert (await token_of(server, tenant, kinds.oauth)).access_token == first
         await write(second := secret())
         assert (await token_of(server, tenant, kinds.oauth)).access_token == second
-        await migrated(source, server, journal, cut_over)
+        await migrated(source, server, journal, cut_over, old_stopped=True)
         await write(secret())
         assert (await token_of(server, tenant, kinds.oauth)).access_token == second
         late = await lease(server, tenant, kinds.oauth)
@@ -102,7 +102,7 @@ async def test_what_the_platform_is_in_charge_of_is_never_read_there(old_bao: Ol
         await place.write(tenant, kinds.oauth, access_token=secret())
         source = await place.source()
         await migrated(source, server, journal, copy)
-        await migrated(source, server, journal, cut_over)
+        await migrated(source, server, journal, cut_over, old_stopped=True)
         off = pb.UpdateCredentialRequest(credential=pb.Credential(tenant=tenant, id=kinds.oauth, enabled=False))
         off.update_mask.paths.append("enabled")
         await server.admin.call("UpdateCredential", off)

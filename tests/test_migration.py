@@ -28,6 +28,8 @@ from tests.running import Client, Server, fresh_id, refused
 
 LATER = (datetime.now(UTC) + timedelta(hours=6)).replace(microsecond=0)
 
+SOON = int(LATER.timestamp())
+
 
 @dataclass
 class Three:
@@ -193,10 +195,12 @@ async def test_what_the_old_system_changes_before_the_cutover_is_taken(
 ) -> None:
     """Verify says so; the cut-over itself takes the newer token, before anything is in use."""
     kinds, tenant, journal = await three(server.admin), fresh_id("acme"), tmp_path / "j"
-    await old_place.write(tenant, kinds.oauth, access_token=secret(), refresh_token=secret())
+    await old_place.write(tenant, kinds.oauth, access_token=secret(), refresh_token=secret(), expires_at=SOON)
     source, name = await old_place.source(), f"{tenant}/{kinds.oauth}"
     await migrated(source, server, journal, copy)
-    await old_place.write(tenant, kinds.oauth, access_token=(newer := secret()), refresh_token=secret())
+    await old_place.write(
+        tenant, kinds.oauth, access_token=(newer := secret()), refresh_token=secret(), expires_at=SOON
+    )
     told = await migrated(source, server, journal, check)
     assert (told[name].result, bool(told[name].problem)) == ("changed", True)
     assert results(await migrated(source, server, journal, cut_over)) == {name: "cut over"}
@@ -208,15 +212,17 @@ async def test_what_the_old_system_writes_after_the_cutover_is_noticed(
 ) -> None:
     """While the new side has not written, the old is the newer one and is taken; when both have, nobody guesses."""
     kinds, tenant, journal = await three(server.admin), fresh_id("acme"), tmp_path / "j"
-    await old_place.write(tenant, kinds.oauth, access_token=secret(), refresh_token=secret())
+    await old_place.write(tenant, kinds.oauth, access_token=secret(), refresh_token=secret(), expires_at=SOON)
     source, name = await old_place.source(), f"{tenant}/{kinds.oauth}"
     await migrated(source, server, journal, copy)
     await migrated(source, server, journal, cut_over)
-    await old_place.write(tenant, kinds.oauth, access_token=(newer := secret()), refresh_token=secret())
+    await old_place.write(
+        tenant, kinds.oauth, access_token=(newer := secret()), refresh_token=secret(), expires_at=SOON
+    )
     assert results(await migrated(source, server, journal, check)) == {name: "old is newer"}
     assert results(await migrated(source, server, journal, cut_over)) == {name: "cut over"}
     assert (await token_of(server, tenant, kinds.oauth)).access_token == newer
-    await old_place.write(tenant, kinds.oauth, access_token=secret(), refresh_token=secret())
+    await old_place.write(tenant, kinds.oauth, access_token=secret(), refresh_token=secret(), expires_at=SOON)
     await server.admin.store(tenant, kinds.oauth, oauth=pb.OAuthMaterial(access_token=(mine := secret())))
     for step in (check, cut_over):
         told = await migrated(source, server, journal, step)
@@ -229,7 +235,7 @@ async def test_what_the_old_system_writes_in_the_moment_of_the_cutover_is_taken(
 ) -> None:
     """Between the comparison and the switch it refreshed once more: the new side has that token before it is told of."""
     kinds, tenant, journal = await three(server.admin), fresh_id("acme"), tmp_path / "j"
-    await old_place.write(tenant, kinds.oauth, access_token=secret(), refresh_token=secret())
+    await old_place.write(tenant, kinds.oauth, access_token=secret(), refresh_token=secret(), expires_at=SOON)
     source, newer = await old_place.source(), secret()
     await migrated(source, server, journal, copy)
 
@@ -240,7 +246,7 @@ async def test_what_the_old_system_writes_in_the_moment_of_the_cutover_is_taken(
             """Switches on just after the old system wrote."""
 
             async def switch(self, item: Item, etag: str, *, enabled: bool) -> Any:
-                await old_place.write(tenant, kinds.oauth, access_token=newer, refresh_token=secret())
+                await old_place.write(tenant, kinds.oauth, access_token=newer, refresh_token=secret(), expires_at=SOON)
                 return await inner.switch(item, etag, enabled=enabled)
 
         migration.new = Late(inner.channel, inner.key, inner.timeout, inner.path)
@@ -258,11 +264,14 @@ async def test_a_token_that_is_about_to_be_refreshed_is_left_to_the_old_system(
     soon = int((datetime.now(UTC) + timedelta(minutes=5)).timestamp())
     await old_place.write(tenant, kinds.oauth, access_token=secret(), refresh_token=secret(), expires_at=soon)
     await old_place.write(tenant, kinds.key, api_key=secret())
+    endless = fresh_id("endless")
+    await old_place.write(endless, kinds.oauth, access_token=secret(), refresh_token=secret("rt"))
     source, name = await old_place.source(), f"{tenant}/{kinds.oauth}"
     await migrated(source, server, journal, copy)
     told = await migrated(source, server, journal, cut_over)
     assert (told[name].result, told[f"{tenant}/{kinds.key}"].result) == ("due", "cut over")
     assert "refresh window" in told[name].problem
+    assert "does not say when" in told[f"{endless}/{kinds.oauth}"].problem
     assert not (await credential(server, tenant, kinds.oauth)).enabled
     told = await migrated(source, server, journal, cut_over, old_stopped=True)
     assert told[name].result == "cut over"

@@ -132,8 +132,7 @@ async def prepared(world: World, place: OldPlace) -> dict[str, tuple[str, str, d
     return wanted
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(("version", "after"), [(1, False), (2, True)], ids=["kv1-before", "kv2-after"])
 async def test_a_migration_killed_at_every_single_step_loses_nothing(
     world: World, old_bao: OldBao, timed_vault: VaultSettings, tmp_path: Path, version: int, after: bool
 ) -> None:
@@ -162,8 +161,7 @@ async def test_a_migration_killed_at_every_single_step_loses_nothing(
     assert (await world.refresh()).state == pb.Credential.STATE_ACTIVE
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(("version", "after"), [(1, False), (2, True)], ids=["kv1-before", "kv2-after"])
 async def test_a_finish_killed_at_every_single_step_deletes_what_it_began(
     world: World, old_bao: OldBao, tmp_path: Path, version: int, after: bool
 ) -> None:

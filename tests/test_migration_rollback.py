@@ -185,7 +185,7 @@ async def test_without_a_way_to_the_newest_tokens_nothing_is_forgotten(
     )
     source = await place.source("rollback", fresh=True)
     for step in (copy, cut_over):
-        await migrated(source, world.server, journal, step)
+        await migrated(source, world.server, journal, step, old_stopped=True)
     await world.refresh()
     told = await migrated(source, world.server, journal, undo())
     assert told[item].result == "not rolled back"
@@ -203,7 +203,7 @@ async def test_a_credential_that_was_connected_anew_here_is_left(
     await old_place.write(tenant, kinds.oauth, access_token=secret(), refresh_token=secret())
     source = await old_place.source()
     for step in (copy, cut_over):
-        await migrated(source, server, journal, step)
+        await migrated(source, server, journal, step, old_stopped=True)
     await server.admin.store(tenant, kinds.oauth, oauth=pb.OAuthMaterial(access_token=(mine := secret())))
     told = await migrated(source, server, journal, undo())
     assert told[f"{tenant}/{kinds.oauth}"].result == "left alone"

@@ -66,7 +66,7 @@ def state_of(item: pb.Credential) -> str:
     """The state in a word, with the reason where there is one."""
     state = word(pb.Credential.State.Name(item.state), "STATE_")
     if not item.enabled and item.state == pb.Credential.STATE_ACTIVE:
-        return "disabled"
+        return "staged" if item.state_detail == "staged" else "disabled"
     reason = ErrorReason.Name(item.state_reason).removeprefix("ERROR_REASON_") if item.state_reason else ""
     return f"{state} ({reason})" if reason and reason.lower() != state else state
 

@@ -15,8 +15,6 @@ from connectors_grpc.migration.server import is_ours
 from connectors_grpc.migration.work import AGAIN, ROUNDS, Migration, Taken, problem_of, refused
 from connectors_grpc.several import several
 
-DUE = "its token ends within the refresh window: the old system refreshes it first; then run and cutover again"
-
 
 async def cut_over(migration: Migration) -> None:
     """Take charge of every item that was verified, and of what the old system wrote after an earlier cut-over."""
@@ -75,8 +73,8 @@ async def _once(migration: Migration, batch: list[Item]) -> list[Item]:
 def _may(migration: Migration, item: Item, checked: Checked, taken: Taken) -> bool:
     """Whether something is to be done about it now; else it is told why not."""
     match checked.relation:
-        case Relation.STAGED if migration.due(taken.credential):
-            migration.told(item, "due", DUE)
+        case Relation.STAGED if due := migration.due(taken.credential):
+            migration.told(item, "due", due)
         case Relation.STAGED | Relation.OLD_NEWER:
             return True
         case Relation.IN_USE | Relation.RENEWED:

@@ -32,6 +32,10 @@ ROUNDS: Final = 3
 NOTHING: Final = frozenset((ERROR_REASON_CREDENTIAL_NOT_FOUND, ERROR_REASON_TENANT_NOT_FOUND))
 """What a comparison is refused for where there is nothing to compare with."""
 GONE: Final = "the old record is gone"
+DUE: Final = "its token ends within the refresh window: the old system refreshes it first; then run and cutover again"
+ENDLESS: Final = (
+    "it does not say when its token ends, so the old system may refresh it at any time; stop that, then --old-stopped"
+)
 AGAIN: Final = "the old system is writing it: run again"
 
 
@@ -120,11 +124,13 @@ class Migration:
         """Store what was read, switched off, unless it is there."""
         return await self.new.send({item: each.credential for item, each in taken.items()})
 
-    def due(self, credential: OldCredential) -> bool:
-        """Whether the old system is about to refresh it, or should have: then it does so first, unless it has stopped."""
-        if self.options.old_stopped or credential.refresh_token is None or credential.expire_time is None:
-            return False
-        return credential.expire_time <= datetime.now(UTC) + self.options.refresh_window
+    def due(self, credential: OldCredential) -> str:
+        """Why the old system may be about to refresh it, so that it is left to it, unless that has stopped; empty if not."""
+        if self.options.old_stopped or credential.refresh_token is None:
+            return ""
+        if credential.expire_time is None:
+            return ENDLESS
+        return DUE if credential.expire_time <= datetime.now(UTC) + self.options.refresh_window else ""
 
 
 def is_absent(answer: pb.ImportCredentialsResponse) -> bool:
