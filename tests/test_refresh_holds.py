@@ -131,6 +131,8 @@ async def holding_on(scene: Scene, count: int = 1) -> None:
 async def test_no_app_sees_that_a_refresh_killed_its_token(scene: Scene) -> None:
     """Uploads at both sidecars and calls at both replicas end with the old token; those that come meanwhile have the new one."""
     account = await scene.account()
+    read = await account.reader(scene.servers[0])
+    old = await read(scene.servers[0])
     uploads = [Upload(sidecar, account) for sidecar in scene.sidecars]
     calls = [asyncio.create_task(proxied(server, account, "/slow")) for server in scene.servers]
     await scene.upstream.seen_heads(4)
@@ -138,6 +140,7 @@ async def test_no_app_sees_that_a_refresh_killed_its_token(scene: Scene) -> None
     await holding_on(scene)
     later = [asyncio.create_task(use(sidecar, account)) for sidecar in scene.sidecars for _ in range(3)]
     later += [asyncio.create_task(proxied(server, account, "/v1")) for server in scene.servers]
+    fetched = [asyncio.create_task(read(server)) for server in scene.servers]
     assert account.asked() == []
     for upload in uploads:
         upload.rest.set()
@@ -146,6 +149,7 @@ async def test_no_app_sees_that_a_refresh_killed_its_token(scene: Scene) -> None
     assert [await call for call in calls] == [200, 200]
     assert (await refresh).generation == 2
     assert [await call for call in later] == [200] * 8
+    assert len({old, *[await token for token in fetched]}) == 2, "a token that is about to end is fetched by nobody"
     assert scene.statuses == [200] * 12, "nor was any cured by sending it again"
     assert len(account.asked()) == 1
     await holding_on(scene, 0)
