@@ -185,8 +185,8 @@ def import_(ctx: click.Context, session: Session, file: Path, out: Output) -> No
     """Store many credentials from a file (- for stdin), one JSON object a line, as StoreCredential takes it.
 
     tenant, integration, and one of api_key (a text, or {api_key, fields}), basic {username, password}, oauth {access_token,
-    refresh_token, expire_time, scopes} or grant; credential, labels and etag if wanted. With --json each answer is a line, as it
-    comes. Run again, it changes only what differs. Exit code 1 if any line was refused.
+    refresh_token, expire_time, scopes} or grant; credential, inputs, labels and etag if wanted. With --json each answer is a
+    line, as it comes. Run again, it changes only what differs. Exit code 1 if any line was refused.
     """
     with opened(file) as stream, Progress(out) as progress:
         for number, answer in send_all(session, stream):
