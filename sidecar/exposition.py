@@ -76,6 +76,11 @@ def merged(parts: Iterable[Iterable[Family]]) -> list[Family]:
     ]
 
 
+def lasting(families: Iterable[Family]) -> list[Family]:
+    """Those that go on counting when their process has ended: all but gauges."""
+    return [family for family in families if family.kind != "gauge"]
+
+
 def render(families: Iterable[Family]) -> str:
     """The page."""
     lines: list[str] = []

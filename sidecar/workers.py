@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from connectors_grpc.logs import get
-from sidecar.exposition import Family, counter, gauge, merged, render, told
+from sidecar.exposition import Family, counter, gauge, lasting, merged, render, told
 from sidecar.listeners import address_of, listen_for_metrics, open_sockets, unlink
 from sidecar.settings import SidecarSettings
 from sidecar.worker import READY, VARIABLE
@@ -28,7 +28,7 @@ MOST_WORKERS = 64
 START = 30.0
 """Seconds for a worker to be ready."""
 ANSWER = 2.0
-"""Seconds for a worker's measurements; who is late is left out."""
+"""Seconds for a worker's measurements."""
 LONGEST_PAGE = 16 << 20
 GRACE = 5.0
 """Seconds beyond a worker's own drain."""
@@ -62,9 +62,10 @@ class Worker:
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     asked: int = 0
     ready: bool = False
+    last: list[Family] = field(default_factory=list)
 
     async def measurements(self) -> list[Family]:
-        """What it counts; nothing if it does not answer in time."""
+        """What it counts; what it counted last if it does not answer in time: a sum that falls would read as a restart."""
         try:
             async with self.asking, asyncio.timeout(ANSWER):
                 self.asked += 1
@@ -72,9 +73,11 @@ class Worker:
                 while True:
                     number, document = json.loads(await self.reader.readline())
                     if number == self.asked:
-                        return told(document)
+                        self.last = told(document)
+                        break
         except (OSError, RuntimeError, TimeoutError, ValueError):  # uvloop: RuntimeError, of a line that is closed
-            return []
+            pass
+        return self.last
 
 
 class Supervisor:
@@ -85,6 +88,7 @@ class Supervisor:
         self._command = command
         self._workers: dict[int, Worker] = {}
         self._restarts = 0
+        self._past: list[Family] = []
         self._draining = settings.limits.drain
 
     async def run(self, ready: Callable[[str], None], stop: asyncio.Event) -> None:
@@ -153,6 +157,7 @@ class Supervisor:
             code = await worker.process.wait()
             worker.ready = False
             worker.writer.close()
+            self._past = merged([self._past, lasting(worker.last)])
             log.warning("worker.ended", pid=worker.process.pid, code=code)
             pause = FIRST_PAUSE if loop.time() - began >= STEADY else pause
             while True:
@@ -177,12 +182,12 @@ class Supervisor:
 
     async def _page(self) -> str:
         workers = [worker for worker in self._workers.values() if worker.ready]
-        parts = [part for part in await asyncio.gather(*(worker.measurements() for worker in workers)) if part]
+        parts = await asyncio.gather(*(worker.measurements() for worker in workers))
         own = [
-            gauge("connectors_sidecar_workers", "Processes whose measurements these are.", len(parts)),
+            gauge("connectors_sidecar_workers", "Processes that serve.", len(parts)),
             counter("connectors_sidecar_worker_restarts_total", "Workers that were started again.", self._restarts),
         ]
-        return render([*merged(parts), *own])
+        return render([*merged([*parts, self._past]), *own])
 
 
 async def _ended(process: asyncio.subprocess.Process, within: float) -> int:

@@ -52,11 +52,14 @@ class Crew:
                 sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
         return sums
 
-    async def until_whole(self) -> None:
-        """Two workers answer the page."""
+    async def until_restarted(self) -> None:
+        """Once, and two workers serve."""
         async with asyncio.timeout(PATIENCE):
-            while (await self.measured()).get("connectors_sidecar_workers") != 2:
-                pass
+            while True:
+                found = await self.measured()
+                restarts = found["connectors_sidecar_worker_restarts_total"]
+                if (found["connectors_sidecar_workers"], restarts) == (2, 1):
+                    return
 
 
 @pytest_asyncio.fixture
@@ -127,9 +130,13 @@ async def test_a_worker_that_dies_is_started_again_and_the_end_waits_for_what_is
     w = crew.w
     before = crew.workers()
     assert len(before) == 2
+    for _ in range(20):
+        assert (await w.ask()).status == 200
+    counted = (await crew.measured())["connectors_sidecar_responses_total"]
+    assert counted == 20
     os.kill(before[0], signal.SIGKILL)
-    await crew.until_whole()
-    assert (await crew.measured())["connectors_sidecar_worker_restarts_total"] == 1
+    await crew.until_restarted()
+    assert (await crew.measured())["connectors_sidecar_responses_total"] == counted, "a counter fell"
     for _ in range(20):
         assert (await w.ask()).status == 200
     after = crew.workers()
