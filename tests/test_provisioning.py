@@ -214,6 +214,7 @@ class TestValidate:
         checks = await validate(settings)
         assert problems(checks) == {}
         assert len(checks) > 9
+        assert [check.note for check in checks if check.what == "its kind"] == ["OpenBao; the tests run against 2.7."]
         token = await openbao.login()
         assert (await openbao.call("GET", "connectors/metadata/validate/?list=true", token=token)).status == 404
 
