@@ -33,7 +33,7 @@ from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
 from tests.sidecar.harness import Key, Leaser
 
 QUICK = ("base", "plain upstream", "1 connection", "256 KiB down", "10,000 tenants")
-QUICK_PEERS = ("ours", "haproxy", "nginx", "envoy-lua", "undici", "aiohttp")
+QUICK_PEERS = ("ours", "ours-compiled", "haproxy", "nginx", "envoy-lua", "undici", "aiohttp")
 
 
 class Bench:

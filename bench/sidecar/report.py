@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+OURS = ("ours", "ours-compiled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +40,30 @@ def middle(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Two tables, in Markdown."""
+    """In Markdown: the ratios of each of ours, then the figures."""
     found = middle(rows)
-    cases = list(dict.fromkeys(case for case, _ in found))
-    peers = [peer for peer in dict.fromkeys(peer for _, peer in found) if peer not in ("ours", "no proxy")]
-    lines = ["CPU of ours by the peer's (below 1: ours is cheaper)", "", "| case | " + " | ".join(peers) + " |"]
-    lines.append("|---|" + "---:|" * len(peers))
-    for case in cases:
-        ours = found.get((case, "ours"))
-        cells = [f"{ours.cpu / found[case, peer].cpu:.2f}" if ours and (case, peer) in found and found[case, peer].cpu
-                 else "-" for peer in peers]  # fmt: skip
-        lines.append(f"| {case} | " + " | ".join(cells) + " |")
-    lines += ["", "| case | peer | CPU us/request | requests/s | p50 us | p99 us | p99.9 us | RSS MiB | errors |"]
+    lines: list[str] = []
+    for name in dict.fromkeys(peer for _, peer in found if peer in OURS):
+        lines += [*_ratios(found, name), ""]
+    lines += ["| case | peer | CPU us/request | requests/s | p50 us | p99 us | p99.9 us | RSS MiB | errors |"]
     lines.append("|---|---|" + "---:|" * 7)
     for (case, peer), row in found.items():
         cpu = "-" if peer == "no proxy" else f"{row.cpu:,.1f}"
         lines.append(f"| {case} | {peer} | {cpu} | {row.rate:,.0f} | {row.p50:,.0f} | {row.p99:,.0f} | "
                      f"{row.p999:,.0f} | {row.rss:.0f} | {row.errors} |")  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _ratios(found: Mapping[tuple[str, str], Row], name: str) -> list[str]:
+    peers = [peer for peer in dict.fromkeys(peer for _, peer in found) if peer not in (*OURS, "no proxy")]
+    lines = [f"CPU of {name} by the peer's (below 1: {name} is cheaper)", "", "| case | " + " | ".join(peers) + " |"]
+    lines.append("|---|" + "---:|" * len(peers))
+    for case in dict.fromkeys(case for case, _ in found):
+        ours = found.get((case, name))
+        cells = [f"{ours.cpu / found[case, peer].cpu:.2f}" if ours and (case, peer) in found and found[case, peer].cpu
+                 else "-" for peer in peers]  # fmt: skip
+        lines.append(f"| {case} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def svg(rows: Sequence[Row]) -> str:
@@ -69,7 +77,7 @@ def svg(rows: Sequence[Row]) -> str:
     for at, (cpu, peer) in enumerate(bars):
         y = 36 + 28 * at
         width = 380 * min(1.0, cpu / min(longest, 400))
-        colour = "#2a6fbb" if peer == "ours" else "#9aa5b1"
+        colour = "#2a6fbb" if peer in OURS else "#9aa5b1"
         out.append(f'<text x="10" y="{y + 14}">{peer}</text>')
         out.append(f'<rect x="130" y="{y}" width="{width:.0f}" height="18" fill="{colour}"/>')
         out.append(f'<text x="{138 + width:.0f}" y="{y + 14}">{cpu:,.0f}</text>')
