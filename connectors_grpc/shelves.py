@@ -19,8 +19,8 @@ from connectors_grpc.credentials.refresh_lease import LONG_DEAD, StoredLease
 from connectors_grpc.domain.ids import CredentialId
 from connectors_grpc.domain.records import Tenant
 from connectors_grpc.grammar import sealed_version
-from connectors_grpc.integrations import PLATFORM_KEY
 from connectors_grpc.ports import Clock, Document, Documents, Json, JsonValue, Sealed
+from connectors_grpc.sealed_clients import PLATFORM_KEY
 from connectors_grpc.several import several
 
 PAGE = 100

@@ -31,7 +31,6 @@ MAY_REVEAL: Mapping[str, str] = {
     "connectors_grpc/definition_rules.py": "a client secret is checked for what HTTP can carry",
     "connectors_grpc/inject/plan.py": "the credential is put into a request",
     "connectors_grpc/inject/templates.py": "templates are filled",
-    "connectors_grpc/integrations.py": "a client secret is sealed",
     "connectors_grpc/legacy.py": "newer tokens go back into the form of an old record",
     "connectors_grpc/migration/server.py": "what is migrated is sent to be stored or compared, with the key",
     "connectors_grpc/oauth2/authorize.py": "state and challenge go into the URL",
@@ -46,6 +45,7 @@ MAY_REVEAL: Mapping[str, str] = {
     "connectors_grpc/rpc/credential_service.py": "a token-reader gets its token",
     "connectors_grpc/rpc/material.py": "material from a document of the Vault is read as if it had been sent",
     "connectors_grpc/rpc/proxy_service.py": "a sidecar gets its lease",
+    "connectors_grpc/sealed_clients.py": "a client secret is sealed",
     "sidecar/server.py": "the sidecar's own key is sent",
 }
 """Who may call `Secret.reveal()`, and why."""

@@ -34,11 +34,12 @@ from connectors_grpc.domain.records import (
 )
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason, Undecipherable
 from connectors_grpc.grammar import sealed_version
-from connectors_grpc.integrations import PLATFORM_KEY, Integrations
+from connectors_grpc.integrations import Integrations
 from connectors_grpc.memory import ManualClock, MemoryCiphers, MemoryDocuments
 from connectors_grpc.operations import Operations
 from connectors_grpc.ports import Document, DocumentPage, Json, KeyVersions, Sealed
 from connectors_grpc.rotating import Rotating
+from connectors_grpc.sealed_clients import PLATFORM_KEY
 from connectors_grpc.secret import Secret
 from connectors_grpc.shelves import sealed_texts
 from connectors_grpc.tenants import Tenants
@@ -428,7 +429,7 @@ async def with_clients(world: World) -> Tenant:
         client=OAuthClient("id", Secret("platforms")),
     )  # fmt: skip
     await world.integrations.create(ADMIN, wanted, request_id="", validate_only=False)
-    await world.integrations.set_tenant_client(ADMIN, tenant, WIKI, OAuthClient("own", Secret("tenants")))
+    await world.integrations.tenant_clients.set(ADMIN, tenant, WIKI, OAuthClient("own", Secret("tenants")))
     return tenant
 
 
@@ -571,7 +572,7 @@ def test_every_place_that_seals_is_known_to_the_shelves() -> None:
         "credentials/keeping.py",  # credentials, and the data keys of refreshes under way
         "credentials/renewing.py",  # asks for those
         "credentials/sealing.py",  # uses them, without the Vault
-        "integrations.py",  # OAuth clients
+        "sealed_clients.py",  # OAuth clients
         "rotating.py",
         "shelves.py",
     }

@@ -17,9 +17,10 @@ from connectors_grpc.domain.definition import Api, ClientAuthentication, Integra
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, Role, Scope, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason
-from connectors_grpc.integrations import PLATFORM_KEY, Integrations
+from connectors_grpc.integrations import Integrations
 from connectors_grpc.memory import ManualClock, MemoryCiphers, MemoryDocuments
 from connectors_grpc.ports import HttpReply, HttpRequest, Json
+from connectors_grpc.sealed_clients import PLATFORM_KEY
 from connectors_grpc.secret import Secret
 from connectors_grpc.tenants import Tenants
 
@@ -183,13 +184,13 @@ async def test_attack_38_a_re_created_tenant_keeps_no_secret_of_its_forerunner()
     place = Place()
     tenant = await place.tenant()
     await place.integrations.create(ADMIN, with_client(None), request_id="", validate_only=False)
-    await place.integrations.set_tenant_client(ADMIN, tenant, WIKI, OAuthClient("theirs", Secret("s-1")))
+    await place.integrations.tenant_clients.set(ADMIN, tenant, WIKI, OAuthClient("theirs", Secret("s-1")))
     later = Tenant(**{name: getattr(tenant, name) for name in tenant.__slots__} | {"uid": "another"})
     with pytest.raises(ConnectorsError) as caught:
-        await place.integrations.set_tenant_client(ADMIN, later, WIKI, OAuthClient("theirs"))
+        await place.integrations.tenant_clients.set(ADMIN, later, WIKI, OAuthClient("theirs"))
     assert [violation.field for violation in caught.value.fields] == ["integration.oauth_client.client_secret"]
     with pytest.raises(ConnectorsError) as caught:
-        await place.integrations.delete_tenant_client(ADMIN, later, WIKI)
+        await place.integrations.tenant_clients.delete(ADMIN, later, WIKI)
     assert caught.value.reason is Reason.INTEGRATION_NOT_FOUND
 
 
@@ -203,6 +204,6 @@ async def test_a_public_tenants_client_takes_no_secret_along() -> None:
         client_authentication=ClientAuthentication.NONE,
     )
     await place.integrations.create(ADMIN, with_client(None, public), request_id="", validate_only=False)
-    await place.integrations.set_tenant_client(ADMIN, tenant, WIKI, OAuthClient("theirs"))
+    await place.integrations.tenant_clients.set(ADMIN, tenant, WIKI, OAuthClient("theirs"))
     found = await place.integrations.client_for(await place.integrations.get(WIKI), tenant)
     assert (found.client_id, found.secret) == ("theirs", None)

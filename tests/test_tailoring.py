@@ -189,7 +189,7 @@ async def test_attack_37_a_host_of_the_tenants_choice_never_sees_the_platforms_c
         await connect(stage, upstream, inputs={"host": "git.acme.example:8443"})
         assert meant_for(upstream) == ["https://git.acme.example:8443"]
         # The tenant's client goes, and the platform gets one: it does not take over.
-        await stage.integrations.delete_tenant_client(stage.caller, stage.tenant, definition.id)
+        await stage.integrations.tenant_clients.delete(stage.caller, stage.tenant, definition.id)
         wanted = replace(definition, client=OAuthClient("platform", Secret("platforms-own")))
         await stage.integrations.create(stage.caller, wanted, request_id="", validate_only=False)
         before = len(upstream.requests)

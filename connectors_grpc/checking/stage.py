@@ -26,11 +26,12 @@ from connectors_grpc.credentials.storing import Storing
 from connectors_grpc.domain.definition import Integration, OAuthClient
 from connectors_grpc.domain.ids import CredentialId, KeyId, TenantId
 from connectors_grpc.domain.records import ApiKey, Credential, Role, Scope, Tenant
-from connectors_grpc.integrations import PLATFORM_KEY, Integrations
+from connectors_grpc.integrations import Integrations
 from connectors_grpc.memory import MemoryCiphers, MemoryDocuments
 from connectors_grpc.metering import Metering
 from connectors_grpc.ports import Clock, HttpReply, Outbound
 from connectors_grpc.proxying import Call, Proxying
+from connectors_grpc.sealed_clients import PLATFORM_KEY
 from connectors_grpc.spill import SpillDirectory
 from connectors_grpc.tailoring import read_values, tailored
 from connectors_grpc.tenants import Tenants
@@ -97,7 +98,7 @@ class Stage:
             self.caller, TENANT, display_name="", labels={}, request_id="", validate_only=False
         )
         if self._client is not None and self._own:
-            await self.integrations.set_tenant_client(self.caller, self.tenant, self.definition.id, self._client)
+            await self.integrations.tenant_clients.set(self.caller, self.tenant, self.definition.id, self._client)
         elif self._client is not None:
             wanted = replace(self.definition, client=self._client)
             await self.integrations.create(self.caller, wanted, request_id="", validate_only=False)

@@ -23,12 +23,13 @@ from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialState, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.flight import SingleFlight
-from connectors_grpc.integrations import PLATFORM_KEY, Integrations
+from connectors_grpc.integrations import Integrations
 from connectors_grpc.oauth2 import authorize, token_request
 from connectors_grpc.oauth2.errors import OAuthError, connectors_error
 from connectors_grpc.oauth2.pushed import pushed_request, pushed_url
 from connectors_grpc.oauth2.token_reply import parse_token_reply
 from connectors_grpc.ports import Audit, Ciphers, Clock, Outbound
+from connectors_grpc.sealed_clients import PLATFORM_KEY
 from connectors_grpc.secret import Secret
 from connectors_grpc.tailoring import consenting, read_values, shown
 from connectors_grpc.tenants import Tenants

@@ -15,11 +15,12 @@ from connectors_grpc.credentials.granting import Granting
 from connectors_grpc.domain.definition import Integration, OAuth
 from connectors_grpc.domain.records import ApiKey, Credential, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason
-from connectors_grpc.integrations import PLATFORM_KEY, Integrations
+from connectors_grpc.integrations import Integrations
 from connectors_grpc.oauth2 import device
 from connectors_grpc.oauth2.errors import Malformed, RequestRefused, TokenError, Transient, connectors_error
 from connectors_grpc.oauth2.token_reply import parse_token_reply
 from connectors_grpc.ports import Ciphers, Clock
+from connectors_grpc.sealed_clients import PLATFORM_KEY
 from connectors_grpc.secret import Secret
 from connectors_grpc.tailoring import consenting
 from connectors_grpc.tenants import Tenants

@@ -251,7 +251,7 @@ class Managing:
         while True:
             names = await self._keeper.names(tenant)
             if not names:
-                await self._integrations.purge_tenant_clients(tenant)
+                await self._integrations.tenant_clients.purge_all(tenant)
                 return Receipt(purged, tuple(failed))
             for name in names:
                 held = None

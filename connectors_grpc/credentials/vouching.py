@@ -25,7 +25,7 @@ async def vouched(
     """
     if new.inputs is None or integration.oauth is None or integration.oauth.grant is Grant.TOKEN_EXCHANGE:
         return new
-    if await integrations.tenant_client(integration.id, tenant) is not None:
+    if await integrations.tenant_clients.get(integration.id, tenant) is not None:
         return replace(new, inputs={**new.inputs, OWN_CLIENT: Secret("own")})
     if Role.ADMIN not in caller.roles:
         raise policy.denied()

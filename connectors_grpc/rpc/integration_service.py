@@ -43,7 +43,7 @@ class IntegrationServicer(IntegrationServiceServicer):
 
     async def _of_tenant(self, integration: Integration, tenant_id: str) -> Integration:
         tenant = await self._tenants.get(caller(), parse.tenant_id(tenant_id))
-        return replace(integration, client=await self._integrations.tenant_client(integration.id, tenant))
+        return replace(integration, client=await self._integrations.tenant_clients.get(integration.id, tenant))
 
     async def CreateIntegration(
         self, request: pb.CreateIntegrationRequest, _context: Any
@@ -104,7 +104,7 @@ class IntegrationServicer(IntegrationServiceServicer):
             raise invalid("update_mask", "with `tenant`, only `oauth_client` may change")
         tenant = await self._tenants.usable(caller(), parse.tenant_id(request.tenant))
         client = definitions.client(request.integration.oauth_client)
-        unchanged = await self._integrations.set_tenant_client(
+        unchanged = await self._integrations.tenant_clients.set(
             caller(), tenant, current.id, client, validate_only=request.validate_only
         )
         updated = await self._of_tenant(current, request.tenant)
@@ -117,7 +117,7 @@ class IntegrationServicer(IntegrationServiceServicer):
         integration_id = parse.integration_id(request.integration)
         if request.tenant:
             tenant = await self._tenants.get(caller(), parse.tenant_id(request.tenant))
-            await self._integrations.delete_tenant_client(caller(), tenant, integration_id)
+            await self._integrations.tenant_clients.delete(caller(), tenant, integration_id)
         else:
             await self._integrations.delete(caller(), integration_id, version=parse.version(request.etag))
         return pb.DeleteIntegrationResponse()
