@@ -15,6 +15,7 @@ BOUNDS: dict[str, tuple[int, tuple[str, ...]]] = {
     "rpc": (75, ("connectors_grpc/rpc/*", "connectors_grpc/boundary.py")),
     "use cases": (75, ("connectors_grpc/credentials/*", *(f"connectors_grpc/{name}.py" for name in USE_CASES))),
     "configuration": (85, ("connectors_grpc/configuration/*",)),
+    "migration": (85, ("connectors_grpc/migration/*", "connectors_grpc/legacy*.py")),
     "settings": (80, ("connectors_grpc/settings.py",)),
     "all": (80, ("*",)),
 }

@@ -23,7 +23,7 @@ from connectors_grpc.migration.planning import plan
 from connectors_grpc.migration.policies import policy
 from connectors_grpc.migration.work import Migration
 from connectors_grpc.vault.old_layout import OldVaultRefuses
-from tests.migrating import API, OldPlace, migrated, results, secret
+from tests.migrating import API, OldBao, OldPlace, migrated, place_of, results, secret
 from tests.running import Client, Server, fresh_id, refused
 
 LATER = (datetime.now(UTC) + timedelta(hours=6)).replace(microsecond=0)
@@ -161,6 +161,21 @@ async def test_names_that_do_not_fit_are_mapped_and_never_guessed(
     assert told[f"{odd}/{kinds.key}"].result == "verified"
     made = (await placed.admin.call("GetTenant", tenants.GetTenantRequest(tenant=f"{own}-odd"))).tenant
     assert made.display_name == odd
+
+
+async def test_what_was_deleted_is_no_problem_and_what_can_not_be_asked_for_is(
+    server: Server, old_bao: OldBao, tmp_path: Path
+) -> None:
+    """KV 2 goes on listing what is deleted; a name of more than 128 characters is no segment of a path."""
+    place, kinds, tenant, long = place_of(old_bao), await three(server.admin), fresh_id("acme"), "x" * 129
+    await place.write(tenant, kinds.key, api_key=secret())
+    await old_bao.call("DELETE", place.url(tenant, kinds.key))
+    await place.write(long, kinds.key, api_key=secret())
+    source = await place.source()
+    for step in (plan, copy, check, cut_over):
+        told = await migrated(source, server, tmp_path / "j", step)
+        assert (told[f"{tenant}/{kinds.key}"].result, told[f"{tenant}/{kinds.key}"].problem) == ("deleted", "")
+        assert "can't be asked for" in told[f"{long}/"].problem
 
 
 async def test_a_policy_that_is_too_small_is_said(server: Server, old_place: OldPlace, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Tool:
     async def start(self, *arguments: str, last: Sequence[str] = ()) -> asyncio.subprocess.Process:
         """Run it."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CONNECTORS_")}
-        environment = kept | {"CONNECTORS_STATE_DIR": str(self.state), "XDG_STATE_HOME": str(self.state)}
+        environment = kept | {"CONNECTORS_STATE_DIR": str(self.state)}
         words = self.words(*arguments, last=last) if arguments[0] in STEPS else [*self.before(), *arguments]
         self.canary.heard(words)
         return await asyncio.create_subprocess_exec(*words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environment)
@@ -90,7 +90,7 @@ class Tool:
     @property
     def journal(self) -> Path:
         """Where it lies unless another place is given."""
-        return self.state / "connectors" / "migration.jsonl"
+        return self.state / "migration.jsonl"
 
     def journalled(self) -> int:
         """How many lines it has."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -28,10 +30,10 @@ from connectors_grpc.simulator import protocol
 from connectors_grpc.simulator.book import Code
 from connectors_grpc.tenants import Tenants
 from connectors_grpc.vault import VaultCiphers, VaultDocuments, VaultSettings, connect
-from tests.migrating import OldPlace, migrated, place_of, results, secret
-from tests.running import Server, fresh_id, refused
+from tests.migrating import OldBao, OldPlace, migrated, place_of, results, secret
+from tests.running import Refused, Server, fresh_id, refused
 from tests.test_migration import credential, fill, three, token_of
-from tests.worlds import World
+from tests.worlds import Timed, World, gated, make_world, until
 
 
 async def nothing(item: Item) -> tuple[Held, Material] | None:
@@ -208,3 +210,37 @@ async def test_a_credential_that_was_connected_anew_here_is_left(
     told = await migrated(source, server, journal, undo())
     assert told[f"{tenant}/{kinds.oauth}"].result == "left alone"
     assert (await token_of(server, tenant, kinds.oauth)).access_token == mine
+
+
+async def test_a_rollback_waits_for_a_refresh_under_way_and_gives_back_what_came_of_it(
+    timed: Timed, old_bao: OldBao, timed_vault: VaultSettings, tmp_path: Path
+) -> None:
+    """The provider has rotated, and its answer is on the way: forgotten now, the one good refresh token would be lost."""
+    place, journal = place_of(old_bao), tmp_path / "j"
+    async with gated(timed.sim) as gate:
+        world = await make_world(timed.server, timed.sim, timed.clock, token_endpoint=f"{gate.url}/token")
+        tokens, item = issued(world), f"{world.tenant}/{world.integration}"
+        await place.write(
+            world.tenant, world.integration, access_token=tokens.access_token, refresh_token=tokens.refresh_token
+        )
+        source = await place.source("rollback", fresh=True)
+        for step in (copy, cut_over):
+            await migrated(source, world.server, journal, step, old_stopped=True)
+        gate.shut()
+        refreshing = asyncio.create_task(world.refresh())
+        await gate.reached(1)
+        rolling = asyncio.create_task(migrated(source, world.server, journal, undo(timed_vault)))
+
+        async def switched_off() -> bool:
+            return not (await world.credential()).enabled
+
+        await until(switched_off)
+        gate.open.set()
+        assert results(await rolling) == {item: "rolled back"}
+        with contextlib.suppress(Refused):  # it was switched off meanwhile
+            await refreshing
+        newer = await place.read(world.tenant, world.integration)
+        assert newer["refresh_token"] != tokens.refresh_token
+        for step in (copy, cut_over):
+            await migrated(source, world.server, journal, step, old_stopped=True)
+        assert (await world.refresh()).state == pb.Credential.STATE_ACTIVE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -128,12 +129,17 @@ def setting_of(given: Mapping[str, Any], out: Output, **options: Any) -> Setting
         transit=given["from_transit"],
         fresh=given["fresh"],
         map_file=given["map_file"],
-        journal=(given["journal"] or default_state_dir() / "migration.jsonl").expanduser(),
+        journal=(given["journal"] or _state_dir() / "migration.jsonl").expanduser(),
         options=Options(
             concurrency=given["concurrency"], rate=given["rate"], ignore=frozenset(given["ignore"]), **options
         ),
         out=out,
     )
+
+
+def _state_dir() -> Path:
+    state = os.environ.get("CONNECTORS_STATE_DIR")
+    return Path(state) if state else default_state_dir()
 
 
 def way_of(given: Mapping[str, Any], prefix: str) -> Way:

@@ -9,7 +9,7 @@ from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.migration.items import Item
 from connectors_grpc.migration.journal import Mark, Step
 from connectors_grpc.migration.server import is_staged
-from connectors_grpc.migration.work import GONE, Migration, is_absent, refused
+from connectors_grpc.migration.work import Migration, is_absent, refused
 
 
 class Relation(StrEnum):
@@ -84,10 +84,7 @@ async def check(migration: Migration) -> dict[Item, Relation]:
     async for batch in migration.batches(items):
         taken, wrong = await migration.take(batch)
         for item, problem in wrong.items():
-            if problem == GONE and migration.journal.step(item) in (None, Step.FINISHING):
-                migration.told(item, "deleted")
-            else:
-                migration.told(item, "left alone", problem)
+            migration.told_wrong(item, problem)
         for item, answer in (await migration.compare(taken)).items():
             checked = relate(answer, migration.journal.of(item))
             found[item] = checked.relation

@@ -66,7 +66,7 @@ async def _once(migration: Migration, batch: list[Item]) -> list[Item]:
     """Stage and verify; those whose old records changed meanwhile come back."""
     taken, wrong = await migration.take(batch)
     for item, problem in wrong.items():
-        migration.told(item, "left alone", problem)
+        migration.told_wrong(item, problem)
     written: dict[Item, pb.Credential] = {}
     same: dict[Item, pb.ImportCredentialsResponse] = {}
     for item, answer in (await migration.stage(taken)).items():

@@ -41,7 +41,7 @@ async def _once(migration: Migration, batch: list[Item]) -> list[Item]:
     """One try; those that are to be tried again come back."""
     taken, wrong = await migration.take(batch)
     for item, problem in wrong.items():
-        migration.told(item, "left alone", problem)
+        migration.told_wrong(item, problem)
     answers = await migration.compare(taken)
     checked = {item: relate(answer, migration.journal.of(item)) for item, answer in answers.items()}
     changed = []

@@ -8,7 +8,7 @@ from connectors_grpc.errors import Conflict
 from connectors_grpc.migration.checking import Relation, relate
 from connectors_grpc.migration.items import Item
 from connectors_grpc.migration.journal import Step
-from connectors_grpc.migration.work import GONE, Migration, Taken
+from connectors_grpc.migration.work import Migration, Taken
 from connectors_grpc.several import several
 
 NOT_IN_USE: Final = "it is not cut over: cutover does that"
@@ -30,8 +30,7 @@ async def finish(migration: Migration, *, destroy: bool) -> None:
         begun = [item for item in wrong if migration.journal.step(item) is Step.FINISHING]
         for item, problem in wrong.items():
             if item not in begun:
-                gone = problem == GONE
-                migration.told(item, "deleted" if gone else "left alone", "" if gone else problem)
+                migration.told_wrong(item, problem)
         ready = await _ready(migration, taken)
         migration.journal.note(ready, Step.FINISHING)
         todo = [(item, taken.get(item)) for item in (*ready, *begun)]

@@ -8,7 +8,7 @@ from connectors_grpc.legacy import FormUnknown
 from connectors_grpc.migration.items import Item, items_of
 from connectors_grpc.migration.journal import Journal, Step
 from connectors_grpc.migration.server import NewSide
-from connectors_grpc.migration.work import GONE, Migration, Options
+from connectors_grpc.migration.work import Migration, Options
 from connectors_grpc.several import several
 from connectors_grpc.vault.old_layout import OldVault
 
@@ -46,7 +46,6 @@ async def plan(migration: Migration) -> None:
             elif step is Step.FINISHED:
                 migration.told(item, step.value)
             elif item in wrong:
-                gone = wrong[item] == GONE and step is None
-                migration.told(item, "deleted" if gone else "left alone", "" if gone else wrong[item])
+                migration.told_wrong(item, wrong[item])
             else:
                 migration.told(item, step.value if step else f"to migrate: {taken[item].credential.kind}")

@@ -97,7 +97,7 @@ async def _once(migration: Migration, newest: Newest, item: Item) -> bool:
     """One try; False if it is to be tried again. Raises: CallFailed, Conflict."""
     taken, wrong = await migration.take([item])
     if item in wrong:
-        migration.told(item, "left alone", wrong[item])
+        migration.told_wrong(item, wrong[item])
         return True
     mark = migration.journal.of(item)
     checked = relate((await migration.compare(taken))[item], mark)

@@ -19,7 +19,7 @@ from connectors_grpc.gen.connectors.v1.error_reason_pb2 import (
 )
 from connectors_grpc.legacy import FormUnknown, OldCredential, parse
 from connectors_grpc.migration.items import Item
-from connectors_grpc.migration.journal import Journal
+from connectors_grpc.migration.journal import Journal, Step
 from connectors_grpc.migration.server import NewSide, said
 from connectors_grpc.ports import OldRecord
 from connectors_grpc.several import several
@@ -85,6 +85,11 @@ class Migration:
         self.counted[result] += 1
         self.problems += bool(problem)
         self.tell(Outcome(item, result, problem))
+
+    def told_wrong(self, item: Item, problem: str) -> None:
+        """Say why it could not be taken. A record that the old system deleted, before it was ever copied, is no problem."""
+        gone = problem == GONE and self.journal.step(item) in (None, Step.FINISHING)
+        self.told(item, "deleted" if gone else "left alone", "" if gone else problem)
 
     async def batches(self, items: Iterable[Item]) -> AsyncIterator[list[Item]]:
         """The items, so many at a time, no faster than the rate allows."""

@@ -1,7 +1,7 @@
 # What `connectors migrate finish` needs beside the first policy: to delete the old records, and with --destroy the old keys.
 
 path "secret/metadata/tenants/*" {
-  capabilities = ["list", "read", "delete"]
+  capabilities = ["list", "delete"]
 }
 path "secret/delete/tenants/+/+" {
   capabilities = ["update"]
