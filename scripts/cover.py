@@ -14,6 +14,7 @@ BOUNDS: dict[str, tuple[int, tuple[str, ...]]] = {
     "sidecar": (85, ("sidecar/*",)),
     "rpc": (75, ("connectors_grpc/rpc/*", "connectors_grpc/boundary.py")),
     "use cases": (75, ("connectors_grpc/credentials/*", *(f"connectors_grpc/{name}.py" for name in USE_CASES))),
+    "operators": (85, ("connectors_grpc/provisioning/*", "connectors_grpc/schema.py")),
     "configuration": (85, ("connectors_grpc/configuration/*",)),
     "migration": (85, ("connectors_grpc/migration/*", "connectors_grpc/legacy*.py")),
     "settings": (80, ("connectors_grpc/settings.py",)),
