@@ -6,6 +6,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, cast
 
+from sidecar.engine.side import GONE
 from sidecar.framing import LONGEST_HEAD, Malformed, parse_response, still_text
 from sidecar.problem import Problem
 
@@ -99,6 +100,7 @@ class Upstream:
     def connection_lost(self, exc: Exception | None) -> None:
         """For asyncio."""
         exchange, self.exchange = self.exchange, None
+        self.transport = GONE
         self.origin.lost(self)
         if exchange is not None:
             exchange.upstream_lost(self, clean=exc is None)
