@@ -28,7 +28,7 @@ $(BIN)/python:
 up: .venv/.up ## Set up, then run OpenBao, server, sidecar and a demo; says what is where
 	@exec $(BIN)/connectors up --demo
 
-test: .venv/.dev ## Set up what the tests need, then run them all, 4 at a time (ARGS="tests/test_vault.py -x" N=0)
+test: .venv/.dev ## Set up what the tests need, then run them all, 4 at a time (ARGS="tests/vault/test_vault.py -x" N=0)
 	@$(if $(COVER),$(BIN)/coverage erase && $(BIN)/coverage run,$(BIN)/python) -m pytest -n $(N) --dist loadfile $(ARGS)
 
 check: lint type cover ## All that CI runs

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.sidecar import tools
 
-SUITE = ("tests/sidecar", "tests/test_inject.py", "tests/test_attacker.py")
+SUITE = ("tests/sidecar", "tests/inject/test_inject.py", "tests/journeys/test_attacker.py")
 ENGINE = "import sidecar; raise SystemExit(not sidecar.compiled())"
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from connectors_grpc import logs
 from connectors_grpc.migration.policies import STEPS, policy
 from tests.migrating import OldPlace, place_of, running_bao, server_at
+from tests.migration.test_migration import three
+from tests.migration.test_migration_command import Tool, many, opened_here
 from tests.running import Server
-from tests.test_migration import three
-from tests.test_migration_command import Tool, many, opened_here
 from tests.worlds import Canary
 
 COUNT = 500

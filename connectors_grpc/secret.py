@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 class Secret:
-    """Holds one secret text. Only `reveal()` opens it; tests/test_house.py lists who may call that.
+    """Holds one secret text. Only `reveal()` opens it; tests/project/test_house.py lists who may call that.
 
     A plain slotted class on purpose: `dataclasses.asdict`, pickle, copy and hash would each open or spread it.
     """

@@ -128,7 +128,7 @@ def _fixture(name: str) -> Mapping[str, Any] | None:
 def _contract(name: str) -> str:
     fixture = _fixture(name)
     if fixture is None:
-        return "minting, in `tests/test_grants_flows.py`"
+        return "minting, in `tests/oauth/test_grants_flows.py`"
     names = {
         "authorize": "consent",
         "token": "code",

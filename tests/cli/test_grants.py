@@ -27,9 +27,9 @@ from connectors_grpc.gen.connectors.v1 import error_reason_pb2
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.rpc import definitions
 from tests.cli.conftest import Cli, Refused
+from tests.oauth.test_grants_flows import raw
 from tests.providers import recording_upstream
 from tests.running import Server, fresh_id
-from tests.test_grants_flows import raw
 
 S = grpc.StatusCode
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "grants.md"

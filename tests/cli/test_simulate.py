@@ -34,8 +34,8 @@ from connectors_grpc.simulator import (
 )
 from connectors_grpc.simulator.config import ConfigInvalid, parse_lifetime, parse_rotation, read_config
 from connectors_grpc.simulator.misbehaviour import draw
+from tests.api.test_import import command as connectors
 from tests.running import Server, fresh_id
-from tests.test_import import command as connectors
 
 CALLBACK = "http://127.0.0.1:3000/oauth/callback/demo"
 

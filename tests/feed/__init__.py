@@ -1,0 +1,1 @@
+"""The change feed: what replicas tell each other."""

@@ -1,0 +1,1 @@
+"""The HTTP port: REST, its document, pages for people, metrics; and HTTP to third parties."""

@@ -1,0 +1,1 @@
+"""Whole journeys, of users and of attackers."""

@@ -1,0 +1,1 @@
+"""A credential's life: refreshes, races, crashes, sweeps, revocation."""

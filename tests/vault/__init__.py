@@ -1,0 +1,1 @@
+"""The Vault: adapter, embedded OpenBao, rotation, outages, backups, clusters."""
