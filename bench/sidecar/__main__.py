@@ -29,6 +29,7 @@ from bench.sidecar.peers import ALL, SLOW, NotInstalled, Peer, Setup
 from bench.sidecar.peers.ours import Ours, leases
 from bench.sidecar.upstream import Upstream
 from bench.sidecar.upstream import start as start_upstream
+from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
 from tests.sidecar.harness import Key, Leaser
 
@@ -54,13 +55,21 @@ class Bench:
         stubs.add_ProxyServiceServicer_to_server(self.leaser, server)  # type: ignore[no-untyped-call]
         Ours.server = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         await server.start()
+        beating = asyncio.create_task(self._beat())
         try:
             wanted = [case for case in CASES if case.name in self.options.case]
             for setup in dict.fromkeys(case.setup for case in wanted):
                 await self._group(upstream, *setup, [case for case in wanted if case.setup == setup])
         finally:
+            beating.cancel()
             await server.stop(None)
             upstream.process.stop()
+
+    async def _beat(self) -> None:
+        """As the server does: without it a sidecar takes its watch for dead, and asks for every lease anew."""
+        while True:
+            await asyncio.sleep(10)
+            self.leaser.tell(pb.WatchLeasesResponse(heartbeat=pb.Heartbeat()))
 
     async def _group(self, upstream: Upstream, tls: bool, tenants: int, cases: Sequence[Case]) -> None:
         """Proxies set up alike, and what is measured with them, in interleaved rounds."""

@@ -106,7 +106,6 @@ class Plan:
     authority: bytes
     base_path: bytes
     policy: Policy
-    injected: tuple[tuple[bytes, bytes], ...]
     defaults: tuple[tuple[bytes, bytes, bytes], ...]
     query: tuple[tuple[str, str], ...]
     refused: frozenset[bytes]
@@ -134,7 +133,7 @@ class Plan:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or where not in {host.lower() for host in allowed_hosts}:
             raise HostNotAllowed(where)
-        injected = tuple((k.encode(), v.reveal().encode("latin-1")) for k, v in injection.headers.items())
+        injected = tuple((shared(k.encode()), v.reveal().encode("latin-1")) for k, v in injection.headers.items())
         names = frozenset(_normal(name) for name, _ in injected)
         defaults = tuple((_normal(k.encode()), k.encode(), v.encode("latin-1")) for k, v in default_headers.items())
         query = tuple((name, value.reveal()) for name, value in injection.query.items())
@@ -143,7 +142,6 @@ class Plan:
             authority=shared(where.encode()),
             base_path=shared(parts.path.rstrip("/").encode()),
             policy=_policy(names | _NEVER, frozenset(entry[0] for entry in defaults) - names, pass_cookies),
-            injected=injected,
             defaults=shared(tuple(entry for entry in defaults if entry[0] not in names)),
             query=query,
             refused=shared(
@@ -206,7 +204,7 @@ class Plan:
         for normal, name, value in self.defaults:
             if normal not in given or normal in named:
                 out.append((name, value))
-        out.extend(self.injected)
+        out += ((name, value) for name, _, value in (line.partition(b": ") for line in self.after.split(b"\r\n")[:-1]))
         return out
 
     def request_block(self, headers: Headers) -> bytes:
