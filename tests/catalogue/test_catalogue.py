@@ -90,10 +90,10 @@ def test_quirks_of_notion_and_figma_are_in_the_domain_s_words() -> None:
     assert figma is not None
     assert notion.token_request_format is TokenRequestFormat.JSON
     assert notion.client_authentication is ClientAuthentication.BASIC
+    assert not notion.pkce
     assert figma.refresh_endpoint == "https://api.figma.com/v1/oauth/refresh"
     assert figma.refresh_rotation is RefreshRotation.STATIC
     assert figma.default_access_token_ttl == timedelta(days=90)
-    assert not figma.pkce
 
 
 @pytest.mark.parametrize("name", load_catalogue())
