@@ -93,6 +93,7 @@ def test_quirks_of_notion_and_figma_are_in_the_domain_s_words() -> None:
     assert not notion.pkce
     assert figma.refresh_endpoint == "https://api.figma.com/v1/oauth/refresh"
     assert figma.refresh_rotation is RefreshRotation.STATIC
+    assert figma.refresh_ends_access_token
     assert figma.default_access_token_ttl == timedelta(days=90)
 
 
