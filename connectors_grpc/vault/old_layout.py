@@ -90,20 +90,14 @@ class OldVault:
             raise Conflict
         _check(reply, _DONE, "write the old records")
 
-    async def delete(self, tenant: str, integration: str, record: OldRecord | None, *, destroy: bool) -> None:
+    async def delete(self, tenant: str, integration: str, record: OldRecord, *, destroy: bool) -> None:
         """Delete the document if it is still what was read: of KV v2 every version, to be undeleted unless `destroy`.
 
-        With `destroy` the key goes too, if there is one; `record` None: the document is gone, and only that is left to do.
         Raises: Conflict (another wrote meanwhile), FormUnknown.
         """
-        if record is not None:
-            if await self.read(tenant, integration) != record:
-                raise Conflict
-            await self._delete(
-                f"{self.place.folder}/{_segment(tenant)}/{_segment(integration)}", record, destroy=destroy
-            )
-        if destroy:
-            await self._delete_key(key_name(tenant, integration))
+        if await self.read(tenant, integration) != record:
+            raise Conflict
+        await self._delete(f"{self.place.folder}/{_segment(tenant)}/{_segment(integration)}", record, destroy=destroy)
 
     async def _delete(self, path: str, record: OldRecord, *, destroy: bool) -> None:
         root, adapter = f"/v1/{self.place.mount}", self.client.adapter
@@ -119,7 +113,8 @@ class OldVault:
             return
         _check(await self.client.call(lambda: adapter.delete(url)), _DONE, "delete the old records")
 
-    async def _delete_key(self, name: str) -> None:
+    async def delete_key(self, name: str) -> None:
+        """Delete an old key, if there is one of that name."""
         if not _KEY.fullmatch(name):
             return
         url, adapter = f"/v1/{self.place.transit}/keys/{quote(name, safe='')}", self.client.adapter

@@ -329,6 +329,28 @@ async def test_finishing_deletes_what_is_in_use_and_nothing_else(
     assert (await token_of(placed, tenant, kinds.oauth)).access_token == old_place.planted[0]
 
 
+async def test_an_old_key_of_two_names_is_destroyed_with_the_last_of_them(
+    placed: Server, old_place: OldPlace, tmp_path: Path
+) -> None:
+    """`x-a` of `b` and `x` of `a-b` lie under one key: while either record is there, it can be opened."""
+    kinds, tenant, journal = await three(placed.admin), fresh_id("acme"), tmp_path / "j"
+    longer, other, kept = f"{kinds.key}-a", f"a-{tenant}", secret()
+    await old_place.write(other, kinds.key, api_key=await old_place.seal(other, kinds.key, secret()))
+    await old_place.write(tenant, longer, api_key=await old_place.seal(tenant, longer, kept))
+    source = await old_place.source("finish")
+    for step in (copy, cut_over):
+        await migrated(source, placed, journal, step)
+    told = await migrated(source, placed, journal, lambda migration: finish(migration, destroy=True))
+    assert results(told) == {f"{other}/{kinds.key}": "finished", f"{tenant}/{longer}": "left alone"}
+    assert await old_place.open(tenant, longer, (await old_place.read(tenant, longer))["api_key"]) == kept
+    header = {"headers": {"x-key": "{api_key}"}}
+    await placed.admin.create_integration(longer, api={**API, "placement": header})
+    for step in (copy, cut_over, lambda migration: finish(migration, destroy=True)):
+        told = await migrated(source, placed, journal, step)
+    assert results(told) == {f"{other}/{kinds.key}": "finished", f"{tenant}/{longer}": "finished"}
+    assert not (await old_place.bao.call("GET", f"transit/keys/{longer}-{tenant}")).get("data")
+
+
 async def test_a_finish_that_was_killed_is_finished_by_the_next(
     placed: Server, old_place: OldPlace, tmp_path: Path
 ) -> None:
@@ -345,6 +367,23 @@ async def test_a_finish_that_was_killed_is_finished_by_the_next(
     told = await migrated(source, placed, path, lambda migration: finish(migration, destroy=True))
     assert results(told) == {f"{tenant}/{kinds.key}": "finished"}
     assert not (await old_place.bao.call("GET", f"transit/keys/{kinds.key}-{tenant}")).get("data")
+
+
+async def test_what_was_written_anew_since_a_finish_was_killed_keeps_its_key(
+    placed: Server, old_place: OldPlace, tmp_path: Path
+) -> None:
+    """A record that can't be read is not one that is gone."""
+    kinds, tenant, path = await three(placed.admin), fresh_id("acme"), tmp_path / "j"
+    await old_place.write(tenant, kinds.key, api_key=await old_place.seal(tenant, kinds.key, secret()))
+    source = await old_place.source("finish")
+    await migrated(source, placed, path, copy)
+    await migrated(source, placed, path, cut_over)
+    with Journal(path, source.name) as journal:
+        journal.note([Item(tenant, kinds.key, tenant)], Step.FINISHING)
+    await old_place.write(tenant, kinds.key, api_key=await old_place.seal(tenant, kinds.key, secret()), odd="field")
+    told = await migrated(source, placed, path, lambda migration: finish(migration, destroy=True))
+    assert results(told) == {f"{tenant}/{kinds.key}": "left alone"}
+    assert (await old_place.bao.call("GET", f"transit/keys/{kinds.key}-{tenant}")).get("data")
 
 
 class TestJournal:
