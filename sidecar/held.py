@@ -85,6 +85,10 @@ class Held:
         """Whether it may be used without asking anybody."""
         return now < self.refresh_at and now < self.expires and not self.stale
 
+    def renews(self, older: Held) -> bool:
+        """Whether it is a later generation of that very tenant's credential: ids are taken again (attack 38)."""
+        return self.tenant_uid == older.tenant_uid and self.generation > older.generation
+
     def curable(self, now: float) -> bool:
         """Whether a 401 is worth asking about: once a generation, and not for a young token."""
         return self.refreshable and not self.rejected and now - self.issued >= YOUNG

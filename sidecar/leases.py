@@ -218,7 +218,7 @@ class Leases:
         """The upstream answered 401: ask for a newer generation, once. None if there is none to be had."""
         if not held.curable(self._clock()):
             current = self._leases.get((held.tenant, held.credential))
-            return current if current is not None and current.generation > held.generation else None
+            return current if current is not None and current.renews(held) else None
         try:
             fresh = await self._asked(Ask(held.tenant, held.credential, key), held.generation)
         except Unreachable:
@@ -229,8 +229,7 @@ class Leases:
         held.rejected = True
         if fresh.generation == held.generation:
             fresh.rejected = True
-            return None
-        return fresh
+        return fresh if fresh.renews(held) else None
 
     async def _asked(self, ask: Ask, rejected: int) -> Held:
         fill = self._fills.get((ask, rejected))

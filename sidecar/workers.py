@@ -112,7 +112,7 @@ class Supervisor:
             for each in {sock for group in sockets for sock in group}:
                 each.close()  # before the workers end: what would wait for them here is refused instead
             await self._end()
-            unlink(listens)
+            unlink(listens[: len(sockets)])  # what could not be opened is another's
         if failed:
             raise failed[0]
 

@@ -10,7 +10,7 @@ import pytest
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.resolving import SystemResolver
-from tests.sidecar.harness import SIDECAR_KEY, Answer, App, Key, World, aged, world
+from tests.sidecar.harness import OK, SIDECAR_KEY, Answer, App, Got, Key, World, aged, world
 
 
 async def refused(w: World, request: bytes, status: int, reason: str = "MALFORMED_REQUEST") -> Answer:
@@ -429,6 +429,32 @@ async def test_33_an_endpoint_that_always_answers_401_drives_one_refresh_a_gener
     aged(w.connect("globex"), 5)
     assert (await w.ask("/~globex/notes/v1")).body == b"nope"
     assert len([ask for ask in w.server.asked if ask.rejected_generation]) == 1
+
+
+async def test_38_a_401_is_not_cured_by_the_token_of_who_took_the_tenants_name(w: World) -> None:
+    """A call of the earlier tenant's is under way when another gets its id, and a later generation."""
+    aged(w.server.leases["acme", "notes"], 1)
+    answered, first = asyncio.Event(), w.token()
+
+    async def refused(got: Got, writer: asyncio.StreamWriter) -> bytes:
+        if got.all(b"authorization") != [first]:
+            return OK
+        await answered.wait()
+        return b"HTTP/1.1 401 No\r\nContent-Length: 1\r\n\r\nn"
+
+    w.provider.reply = refused
+    app = await w.app()
+    await app.send(w.request("/~acme/notes/old"))
+    await w.until(lambda: len(w.provider.got) == 1)
+    later = Key.of("app-2")
+    w.connect(generation=2, tenant_uid="uid-of-another")
+    w.server.allow(later, ["acme"], ["notes"])
+    w.server.tell(pb.WatchLeasesResponse(tenant_changed=pb.TenantChanged(tenant="acme")))
+    await w.told()
+    assert (await w.ask("/~acme/notes/new", later.bearer)).status == 200
+    answered.set()
+    assert (await app.answer()).status == 401
+    assert [got.line.split()[1] for got in w.provider.got].count(b"/old") == 1
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT"])

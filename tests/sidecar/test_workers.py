@@ -125,6 +125,20 @@ async def test_workers_share_an_address_and_are_counted_together(crew: Crew) -> 
     assert (other.returncode, b"can't be listened on" in err) == (2, True)
 
 
+async def test_who_finds_a_socket_taken_leaves_it_to_who_has_it(crew: Crew) -> None:
+    """Refused by a sidecar's socket, or before it came to that: apps reach the first one still."""
+    for listen, mapped in (("127.0.0.1:0", crew.socket), (crew.w.address, crew.socket)):
+        other = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "sidecar", "--listen", listen, "--map", f"unix:{mapped}=acme/notes",
+            "--server", "127.0.0.1:1", "--workers", "2",
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert await asyncio.wait_for(other.wait(), PATIENCE) == 2
+        reader, writer = await asyncio.open_unix_connection(str(crew.socket))
+        assert (await App(reader, writer).ask(b"GET /v1/x HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200
+        writer.close()
+
+
 async def test_a_worker_that_dies_is_started_again_and_the_end_waits_for_what_is_in_flight(crew: Crew) -> None:
     """SIGKILL for one; then SIGTERM for all, with a request under way: it is answered, and nobody is left."""
     w = crew.w
