@@ -6,6 +6,7 @@ the page is asked for.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 
@@ -21,6 +22,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 """Upper bounds, the sidecar's too. Units: seconds."""
 UNKNOWN = "unknown"
 """Takes RPCs that there are not: callers choose their names."""
+_NUMBER = re.compile(r"[0-9]+")
 
 
 class Metrics:
@@ -62,8 +64,9 @@ class Metrics:
         self._provider_seconds.labels(result).observe(seconds)
 
     def audited(self, action: str, result: str) -> None:
-        """A line was written. Statuses of calls are counted by class."""
-        self._acts.labels(action, f"{result[0]}xx" if len(result) == 3 and result.isdigit() else result).inc()
+        """A line was written. Statuses of calls are counted by class, results without their numbers: callers choose those."""
+        status = len(result) == 3 and result.isdigit()
+        self._acts.labels(action, f"{result[0]}xx" if status else _NUMBER.sub("N", result)).inc()
 
     def look_at(self, gauges: Mapping[str, tuple[str, Callable[[], float]]]) -> None:
         """Gauges by name, with a text and what to ask when the page is asked for."""

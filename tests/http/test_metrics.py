@@ -127,6 +127,17 @@ def test_two_servers_of_one_process_count_for_themselves() -> None:
     assert b"connectors_audited_total{" not in other.page()
 
 
+def test_however_many_imports_there_are_they_are_few_series() -> None:
+    """How many credentials a stream has is its caller's choice, and may not make labels."""
+    metrics = Metrics()
+    for number in range(50):
+        metrics.audited("ImportCredentials", f"stored {number}, unchanged {number + 1}, refused 0")
+    acts = [line for line in metrics.page().splitlines() if line.startswith(b"connectors_audited_total{")]
+    assert acts == [
+        b'connectors_audited_total{action="ImportCredentials",result="stored N, unchanged N, refused N"} 50.0'
+    ]
+
+
 async def test_watches_are_seen_while_they_last(server: Server) -> None:
     """A sidecar that watches is one more."""
     before = found(await samples(server), "connectors_watches")
