@@ -62,7 +62,10 @@ def _discoveries(integration: Integration) -> tuple[Discovery, ...]:
 
 def chosen_hosts(integration: Integration) -> tuple[Input, ...]:
     """The inputs by which a tenant chooses a whole host."""
-    urls = [] if integration.oauth is None else [getattr(integration.oauth, name) for name in ENDPOINTS]
+    oauth = integration.oauth
+    urls = [] if oauth is None else [getattr(oauth, name) for name in ENDPOINTS]
+    if oauth is not None and oauth.revocation is not None:
+        urls.append(oauth.revocation.url)
     if integration.api is not None:
         urls += [integration.api.base_url, *(f"https://{host}" for host in integration.api.allowed_hosts)]
     free = {name for url in urls if (name := whole_host(url))}

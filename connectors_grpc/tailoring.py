@@ -76,12 +76,18 @@ def _unfit(integration: Integration, values: Mapping[str, str], found: bool) -> 
 def consenting(integration: Integration, values: Values) -> Integration:
     """The definition while a person consents: its OAuth side is the tenant's; `api` waits for what is found out then.
 
+    A host of the tenant's choice never lies in the platform's network, though what was stored before may say that it may.
     Raises: PLACEHOLDER_UNRESOLVED.
     """
-    if integration.oauth is None or not integration.inputs:
+    if not integration.inputs:
         return integration
-    oauth = _oauth(integration.oauth, integration, values)
-    return replace(integration, oauth=oauth, own_client=integration.own_client or _chosen_host(integration, values))
+    chosen = _chosen_host(integration, values)
+    return replace(
+        integration,
+        oauth=None if integration.oauth is None else _oauth(integration.oauth, integration, values),
+        own_client=integration.own_client or chosen,
+        allow_private_addresses=integration.allow_private_addresses and not chosen,
+    )
 
 
 def tailored(integration: Integration, values: Values) -> Integration:

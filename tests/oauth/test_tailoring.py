@@ -198,6 +198,23 @@ async def test_attack_37_a_host_of_the_tenants_choice_never_sees_the_platforms_c
         assert len(upstream.requests) == before
 
 
+async def test_attack_37_nor_does_one_where_grants_are_ended() -> None:
+    """An input that is the whole host of the definition's own revocation counts as any other."""
+    ending = Revocation("https://{host}/end", parameters={"t": "{access_token}", "s": "{client_secret}"})
+    async with staged(integration("a.example", HOST, revocation=ending)) as (stage, upstream):
+        error = await refusal(stage.begin({"host": "git.acme.example"}))
+        assert error.reason is Reason.INTEGRATION_NOT_CONFIGURED
+        assert not upstream.requests
+
+
+@pytest.mark.parametrize("definition", [integration("{host}", HOST), replace(integration("{host}", HOST), oauth=None)])
+def test_attack_37_nor_does_one_lie_in_the_platforms_network_whatever_was_stored(definition: Integration) -> None:
+    """A record of before, or an entry that let tenants choose only later, is not judged anew: so each use is."""
+    opened = replace(definition, allow_private_addresses=True)
+    assert not tailored(opened, {"host": Secret("git.acme.example")}).allow_private_addresses
+    assert tailored(opened, {"host": Secret("git.example")}).allow_private_addresses
+
+
 async def test_a_site_is_looked_up_after_consent() -> None:
     """By a call with the new token; its id is sealed, and calls go below it."""
     async with staged(SITES) as (stage, upstream):
