@@ -323,7 +323,8 @@ async def test_a_leader_killed_under_load_loses_nothing(tmp_path: Path, capsys: 
                     f"{paused:.1f} s without a refresh; longest call {load.longest:.1f} s; "
                     f"failed: {dict(load.failures)}, done: {len(load.done)}, refreshes: {len(load.refreshed)}\n"
                 )
-            assert set(load.failures) <= {"VAULT_UNAVAILABLE"}
+            bugs = [line for line in replica.log.read_text().splitlines() if '"event": "bug"' in line]
+            assert set(load.failures) <= {"VAULT_UNAVAILABLE"}, bugs
             for account in accounts:
                 last = await account.refresh(replica.server)
                 assert last.generation - 1 == account.rotations()
