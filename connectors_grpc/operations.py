@@ -293,8 +293,10 @@ class Operations:
         while True:
             with contextlib.suppress(VaultUnavailable):
                 await self.look()
+            # Not `wait_for`, which Python 3.11 lets swallow a cancellation that comes together with the waking.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL)
+                async with asyncio.timeout(POLL):
+                    await self._wake.wait()
             self._wake.clear()
 
     async def __aexit__(self, *_exc: object) -> None:

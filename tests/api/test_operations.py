@@ -292,6 +292,17 @@ async def test_receipts_are_kept_for_a_day_and_what_runs_for_as_long_as_it_takes
     await one.__aexit__()
 
 
+async def test_who_is_woken_and_stopped_at_once_stops(at: Replicas) -> None:
+    """An operation that ends while the process is told to: the watch must not go on for ever."""
+    one, _ = at.replica("one")
+    async with asyncio.timeout(5):
+        await one.__aenter__()
+        while not one._wake._waiters:  # noqa: ASYNC110 - it has looked, and waits
+            await asyncio.sleep(0)
+        one._wake.set()
+        await one.__aexit__()
+
+
 async def test_one_process_works_at_so_many_and_the_rest_wait_their_turn(
     at: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
