@@ -182,7 +182,7 @@ class HttpRequest:
     timeout: float
     max_body: int
     integration: str = ""
-    """Whose client certificate is shown, if it has one."""
+    """Of an app's call: whose client certificate is shown, if it has one. Empty: the platform's own request."""
 
     def __repr__(self) -> str:
         return f"HttpRequest({self.method})"

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from connectors_grpc.certificates import ClientCertificate
 from connectors_grpc.errors import ConnectorsError, Reason
-from connectors_grpc.outbound import HttpOutbound
+from connectors_grpc.outbound import MOST_CONNECTIONS, HttpOutbound
 from connectors_grpc.ports import HttpReply, HttpRequest, Outbound
 from connectors_grpc.resolving import SystemResolver
 from tests.sidecar.test_process import certificate as client_certificate
@@ -360,6 +360,20 @@ async def test_many_requests_at_once_use_a_bounded_number_of_connections(
     assert upstream.connections <= 100
 
 
+async def test_calls_that_wait_keep_no_refresh_waiting(outbound: HttpOutbound, upstream: RecordingUpstream) -> None:
+    """As many as an app likes, to an API that does not answer: the platform's own requests have other connections."""
+    upstream.handler = _hang
+    call = get(upstream.url, integration="slow", timeout=60)
+    calls = [asyncio.ensure_future(outbound.send(call)) for _ in range(MOST_CONNECTIONS + 1)]
+    await upstream.seen_heads(MOST_CONNECTIONS)
+    upstream.handler = None
+    assert (await outbound.send(get(upstream.url))).status == 200
+    assert not any(one.done() for one in calls)
+    for one in calls:
+        one.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
 async def test_tls_is_verified_for_the_name_and_by_known_roots(tmp_path: Path) -> None:
     """Another CA, another name or no TLS at all: refused before the request is sent; the address dialled is the checked one."""
     ca_file, server = certificate(tmp_path, "api.example")
@@ -464,10 +478,11 @@ class HangingNames:
         self.asked: list[str] = []
         self.hung = threading.Event()
         self.over = threading.Event()
+        self.hangs: set[str] = set()
 
     def __call__(self, host: str, port: int, **_: object) -> Sequence[tuple[object, ...]]:
         self.asked.append(host)
-        if host.startswith("hung"):
+        if host.startswith("hung") or host in self.hangs:
             self.hung.set()
             self.over.wait(10)
             raise socket.gaierror("no answer")
@@ -497,6 +512,49 @@ async def test_a_name_that_hangs_holds_up_nothing_but_itself(hanging: HangingNam
         answers = await asyncio.gather(*asking, return_exceptions=True)
         resolver.close()
     assert {type(answer) for answer in answers} == {socket.gaierror}
+
+
+async def test_names_of_a_tenants_choice_hold_up_none_that_is_known(hanging: HangingNames) -> None:
+    """As many as it likes, whose servers never answer: what answered before is answered still."""
+    resolver = SystemResolver(deadline=5.0, most=2, look_up=hanging)
+    assert await resolver("fine.example", 443) == ["127.0.0.1"]
+    asking = [asyncio.ensure_future(resolver(f"hung{number}.example", 443)) for number in range(20)]
+    try:
+        assert await asyncio.to_thread(hanging.hung.wait, 5)
+        assert await resolver("fine.example", 443) == ["127.0.0.1"]
+        assert not any(one.done() for one in asking)
+    finally:
+        hanging.over.set()
+        await asyncio.gather(*asking, return_exceptions=True)
+        resolver.close()
+
+
+async def insisted(resolver: SystemResolver, host: str) -> Sequence[str]:
+    """What a name comes to, once there is time for it."""
+    async with asyncio.timeout(5):
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return await resolver(host, 443)
+
+
+async def test_a_name_that_answers_once_and_then_hangs_counts_as_unknown_for_a_while(hanging: HangingNames) -> None:
+    """It can't take a place among those that are known again and again."""
+    resolver = SystemResolver(deadline=0.2, most=1, look_up=hanging)
+    for host in ("fine.example", "turns.example"):
+        assert await insisted(resolver, host) == ["127.0.0.1"]
+    hanging.hangs.add("turns.example")
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await resolver("turns.example", 443)
+        assert await asyncio.to_thread(hanging.hung.wait, 5)
+    hanging.over.set()
+    assert await insisted(resolver, "fine.example") == ["127.0.0.1"]
+    hanging.over.clear()
+    with pytest.raises(TimeoutError):
+        await resolver("turns.example", 443)
+    assert await insisted(resolver, "fine.example") == ["127.0.0.1"]
+    hanging.over.set()
+    resolver.close()
 
 
 async def test_a_lookup_has_a_deadline_of_its_own(hanging: HangingNames) -> None:
