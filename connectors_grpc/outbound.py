@@ -13,7 +13,6 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,8 @@ from connectors_grpc.resolving import Resolver, SystemResolver
 from connectors_grpc.trailers import EXTENSION, Pool, Raw, Trailers
 
 MOST_CONNECTIONS = 100
-"""Of the platform's own requests, and as many of apps' calls: in pools of their own, so that no app keeps a refresh waiting."""
 MOST_STREAMED = 256
-"""Of streamed calls, which last as long as an app likes: in a pool of their own, too."""
+"""Of streamed calls, which last as long as an app likes: in a pool of their own, so that they keep nothing else waiting."""
 MOST_IDLE = 20
 IDLE_TTL = 15.0
 CONNECT = 10.0
@@ -42,20 +40,13 @@ _OURS = frozenset(("host", "content-length", "transfer-encoding", "connection"))
 _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "DELETE", "TRACE"))
 
 
-class _Use(Enum):
-    """What a connection is for."""
-
-    OWN = "the platform's own requests"
-    CALL = "an app's calls"
-    STREAM = "an app's streamed calls"
-
-
 class HttpOutbound:
     """`ports.Outbound` over a bounded pool of kept-alive connections, HTTP/1.1.
 
     Connections that were dialled under `allow_private_addresses` have pools of their own: a request without it never meets
-    them. So have calls, streamed calls, and integrations with a client certificate. TLS is verified against the system's
-    roots (certifi's where the system has none) and those of `ca_file`.
+    them. So have streamed calls, and integrations with a client certificate. TLS is
+    verified against the system's roots (certifi's where the system has none) and those of
+    `ca_file`.
     Open for the process's life; `aclose` ends it.
     """
 
@@ -72,14 +63,14 @@ class HttpOutbound:
         self._certified = contexts.identities
         self._system = SystemResolver()
         self._pools = {
-            (use, private, identity): Pool(
+            (streamed, private, identity): Pool(
                 context=partial(contexts.of, identity),
                 max_connections=most,
                 max_keepalive_connections=MOST_IDLE,
                 keepalive_expiry=IDLE_TTL,
                 network_backend=PinningBackend(resolve or self._system, private=private),
             )
-            for use, most in ((_Use.OWN, MOST_CONNECTIONS), (_Use.CALL, MOST_CONNECTIONS), (_Use.STREAM, MOST_STREAMED))
+            for streamed, most in ((False, MOST_CONNECTIONS), (True, MOST_STREAMED))
             for private in (False, True)
             for identity in ("", *contexts.identities)
         }
@@ -96,7 +87,7 @@ class HttpOutbound:
         progress = _Progress()
         prepared = _prepare(request, progress)
         where = authority(request.url)
-        pool = self._pool(request, _Use.CALL if request.integration else _Use.OWN)
+        pool = self._pool(request, streamed=False)
         try:
             async with asyncio.timeout(request.timeout):
                 reply = await _exchange(pool, prepared, request.max_body)
@@ -119,7 +110,7 @@ class HttpOutbound:
         where = authority(request.url)
         passed = Trailers(trailers if body is not None and length is None else list)
         prepared = _streamed(_prepare(request, progress), request, body, length, passed)
-        pool = self._pool(request, _Use.STREAM)
+        pool = self._pool(request, streamed=True)
         async with contextlib.AsyncExitStack() as stack:
             failure: ConnectorsError | None = None
             try:
@@ -134,9 +125,9 @@ class HttpOutbound:
             headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers)
             yield HttpStream(response.status, headers, _pieces(response, where, progress), passed.came)
 
-    def _pool(self, request: HttpRequest, use: _Use) -> Pool:
+    def _pool(self, request: HttpRequest, *, streamed: bool) -> Pool:
         identity = request.integration if request.integration in self._certified else ""
-        return self._pools[use, request.allow_private_addresses, identity]
+        return self._pools[streamed, request.allow_private_addresses, identity]
 
     async def aclose(self) -> None:
         """Close every connection."""

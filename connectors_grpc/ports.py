@@ -182,7 +182,7 @@ class HttpRequest:
     timeout: float
     max_body: int
     integration: str = ""
-    """Of an app's call: whose client certificate is shown, if it has one. Empty: the platform's own request."""
+    """Whose client certificate is shown, if it has one."""
 
     def __repr__(self) -> str:
         return f"HttpRequest({self.method})"

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from connectors_grpc.certificates import ClientCertificate
 from connectors_grpc.errors import ConnectorsError, Reason
-from connectors_grpc.outbound import MOST_CONNECTIONS, HttpOutbound
+from connectors_grpc.outbound import HttpOutbound
 from connectors_grpc.ports import HttpReply, HttpRequest, Outbound
 from connectors_grpc.resolving import SystemResolver
 from tests.sidecar.test_process import certificate as client_certificate
@@ -358,20 +358,6 @@ async def test_many_requests_at_once_use_a_bounded_number_of_connections(
     replies = await asyncio.gather(*(outbound.send(get(upstream.url)) for _ in range(250)))
     assert {reply.status for reply in replies} == {200}
     assert upstream.connections <= 100
-
-
-async def test_calls_that_wait_keep_no_refresh_waiting(outbound: HttpOutbound, upstream: RecordingUpstream) -> None:
-    """As many as an app likes, to an API that does not answer: the platform's own requests have other connections."""
-    upstream.handler = _hang
-    call = get(upstream.url, integration="slow", timeout=60)
-    calls = [asyncio.ensure_future(outbound.send(call)) for _ in range(MOST_CONNECTIONS + 1)]
-    await upstream.seen_heads(MOST_CONNECTIONS)
-    upstream.handler = None
-    assert (await outbound.send(get(upstream.url))).status == 200
-    assert not any(one.done() for one in calls)
-    for one in calls:
-        one.cancel()
-    await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def test_tls_is_verified_for_the_name_and_by_known_roots(tmp_path: Path) -> None:
