@@ -41,6 +41,8 @@ TITLES = {
     "BasicFile": "`api.placement.basic`",
     "RetryFile": "`api.retry`: how calls are limited",
 }
+LABEL = re.compile(r"(Get one|Scopes|Quirks|Not re-checked): ")
+"""What the comment at the beginning of an entry is sorted by."""
 OWN = {
     ("DefinitionFile", "verified"): "Every fact in the file was checked against the vendor's documentation.",
     (
@@ -86,8 +88,28 @@ def entries() -> str:
                 ("id", "name", "verified", "asks for", "held to"),
                 ((f"`{e.id}`", e.display_name, _yes(e.verified), _inputs(e), _contract(e.id)) for e in keys),
             ),
+            "## One by one",
+            *(f"### {e.display_name}\n\n{_notes(e)}" for e in every),
         )
     )
+
+
+def _notes(entry: Integration) -> str:
+    """What the file says at its beginning; what a label begins is an item of a list."""
+    paragraphs: list[str] = []
+    for line in (ENTRIES / f"{entry.id}.yaml").read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        text = line.removeprefix("#").strip()
+        if label := LABEL.match(text):
+            paragraphs.append(f"- **{label[1]}**: {text[label.end() :]}")
+        elif paragraphs:
+            paragraphs[-1] += f" {text}"
+        else:
+            paragraphs.append(text)
+    about, *items = paragraphs
+    about = f"`{entry.id}`" + ("" if about.rstrip(".") == entry.display_name else f": {about}")
+    return about + ("\n\n" if items else "") + "\n".join(items)
 
 
 def _yes(value: bool) -> str:
