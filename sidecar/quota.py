@@ -6,6 +6,7 @@ from connectors_grpc.quota import MOST_SHARES, NO_QUOTA, Over, Quota, Use
 from connectors_grpc.quota import Quotas as Shared
 from sidecar.problem import Problem
 
+MOST_LET_IN = 10_000
 WHOSE = {"calls at once", "calls a second", "bytes a second"}
 
 
@@ -15,6 +16,7 @@ class Quotas:
     def __init__(self, quota: Quota = NO_QUOTA, most: int = MOST_SHARES) -> None:
         self.quota = quota
         self._shares = Shared(most)
+        self._let_in: dict[tuple[str, str, bytes], None] = {}
 
     def __len__(self) -> int:
         return len(self._shares)
@@ -25,6 +27,29 @@ class Quotas:
             return self._shares.enter(now, ((tenant, credential), self.quota), ((tenant,), of_tenant))
         except Over as over:
             raise _problem(over) from None
+
+    def enter_unproven(self, tenant: str, credential: str, key: bytes, now: float) -> Use:
+        """The same for a relay, which can't tell itself whether a key is good: until the server has let it in there, it shares
+        one quota with all such keys, and takes nothing of the credential's. Raises: as `enter`.
+        """
+        known = (tenant, credential, key) in self._let_in
+        return self.enter(tenant, credential, now) if known else self.enter("", "", now)
+
+    def learn(self, tenant: str, credential: str, key: bytes, *, let_in: bool) -> bool:
+        """Note what the server said of a key there; whether it is let in for the first time.
+
+        Bounds: MOST_LET_IN, of which the one let in longest ago is forgotten.
+        """
+        name = tenant, credential, key
+        if not let_in:
+            self._let_in.pop(name, None)
+            return False
+        if name in self._let_in:
+            return False
+        if len(self._let_in) >= MOST_LET_IN:
+            del self._let_in[next(iter(self._let_in))]
+        self._let_in[name] = None
+        return True
 
 
 def _problem(over: Over) -> Problem:

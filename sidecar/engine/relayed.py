@@ -7,6 +7,7 @@ gRPC's flow control, the answer's back as fast as the app reads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
+from connectors_grpc.quota import Use
 from connectors_grpc.secret import Secret
 from sidecar.admission import Admitted
 from sidecar.body import Chunked, Sized, UntilClose
@@ -73,13 +75,32 @@ class Relayed(Exchange):
         self.admitted = admitted
         self.began = now
         if self.engine.leases.bounded:
-            self.share = self.engine.quotas.enter(admitted.route.tenant or "", admitted.route.credential, now)
+            self.share = self._enter(admitted, now)
         self.down.ahead(self.upload(data) if self.head.length else data)
         if b"expect" in self.head.marks and self.head.http_1_1 and not data and not self.request_done:
             self.down.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._expect_answer(now)
         self.call = relay.call(key)
         self.task = self.engine.spawn(self._run(self.call, self._first(admitted)))
+
+    def _enter(self, admitted: Admitted, now: float) -> Use:
+        """Raises: Problem."""
+        where, app = admitted.route, admitted.ask.key
+        if app is None:
+            return self.engine.quotas.enter(where.tenant or "", where.credential, now)
+        return self.engine.quotas.enter_unproven(where.tenant or "", where.credential, app.sha256, now)
+
+    def _let_in(self, good: bool) -> None:
+        """The server has said what it thinks of the app's key: a call that it let in counts as the credential's from now on."""
+        assert self.admitted is not None
+        where, app, quotas = self.admitted.route, self.admitted.ask.key, self.engine.quotas
+        if app is None or self.share is None:
+            return
+        if quotas.learn(where.tenant or "", where.credential, app.sha256, let_in=good):
+            self.share.leave()
+            self.share = None
+            with contextlib.suppress(Problem):  # it was made already
+                self.share = quotas.enter(where.tenant or "", where.credential, self.engine.clock())
 
     def _first(self, admitted: Admitted) -> pb.CallStreamRequest:
         lines = [(name, value) for name, value in self.head.fields if name.lower() not in _STAYS]
@@ -155,7 +176,10 @@ class Relayed(Exchange):
         try:
             await self._download(call)
         except grpc.aio.AioRpcError as error:
-            self.fail(_problem(error))
+            problem = _problem(error)
+            if problem.reason == "API_KEY_INVALID":
+                self._let_in(False)
+            self.fail(problem)
         except Malformed:
             self.fail(Problem("UPSTREAM_UNREACHABLE", "The upstream's answer broke the protocol."))
         except Exception:  # a bug: the app is told before the boundary of background work logs it
@@ -172,6 +196,7 @@ class Relayed(Exchange):
             return
         if not isinstance(answer, pb.CallStreamResponse) or answer.WhichOneof("part") != "start":
             raise Malformed("The answer has no head.")
+        self._let_in(True)
         self._begin(answer.start)
         trailers: Fields = []
         while not self.ended:

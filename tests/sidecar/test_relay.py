@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -14,6 +14,7 @@ import notion_client
 import pytest
 import pytest_asyncio
 
+from connectors_grpc.quota import Quota
 from connectors_grpc.secret import Secret
 from sidecar.limits import Limits
 from sidecar.main import run
@@ -101,6 +102,48 @@ async def desk(server: Server) -> AsyncIterator[Desk]:
         )
         async with relaying(settings) as addresses:
             yield Desk(server, upstream, await server.app(tenant), tenant, name, token, addresses)
+
+
+@contextlib.asynccontextmanager
+async def bounded(desk: Desk, quota: Quota) -> AsyncIterator[Desk]:
+    """The same, by another sidecar, which has bounds."""
+    settings = SidecarSettings(
+        listen=Tcp("127.0.0.1", 0), server=Address(desk.server.grpc_address), relay=True, quota=quota
+    )
+    async with relaying(settings) as addresses:
+        yield replace(desk, addresses=addresses)
+
+
+async def test_who_has_no_key_takes_nothing_of_a_credentials_quota(desk: Desk) -> None:
+    """The relay can't tell a good key from a wrong one, or another's, before the server does."""
+    other = (await desk.server.app((await desk.server.admin.create_tenant()).id)).key
+    async with bounded(desk, Quota(rate=2)) as mine:
+        assert (await mine.ask(mine.request())).status == 200
+        for key in (other, desk.app.key[:-8] + "A" * 8) * 3:
+            assert (await mine.ask(mine.request(key=key))).status in (401, 403, 429)
+        assert (await mine.ask(mine.request())).status == 200
+
+
+async def test_a_call_that_was_let_in_counts_as_its_credentials(desk: Desk) -> None:
+    """However long it lasts: it keeps out the next one of that key, and no key that was not seen before."""
+    over = asyncio.Event()
+
+    async def slowly(_head: bytes, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        await writer.drain()
+        await over.wait()
+        writer.write(b"ok")
+        await writer.drain()
+
+    async with bounded(desk, Quota(concurrent=1)) as mine, mine.connection() as app:
+        desk.upstream.handler = slowly
+        await app.send(mine.request())
+        assert b"200" in await app.reader.readuntil(b"\r\n\r\n")
+        desk.upstream.handler = None
+        assert (await mine.ask(mine.request())).status == 429
+        assert (await mine.ask(mine.request(key=(await desk.server.app(desk.tenant)).key))).status == 200
+        over.set()
+        assert await app.reader.readexactly(2) == b"ok"
 
 
 async def test_a_call_goes_out_with_the_credential_that_the_sidecar_never_had(desk: Desk) -> None:
