@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as proxy
-from connectors_grpc.proxying import MOST_REPLY_BODY
+from connectors_grpc.proxying import MOST_OF_ONE, MOST_REPLY_BODY
 from tests.canary import planted
 from tests.providers import RecordingUpstream, recording_upstream
 from tests.raw_calls import RPCS, ask, bearer, ended
@@ -295,6 +295,38 @@ async def test_a_caller_that_gives_up_leaves_no_connection_behind(line: Line) ->
         else:
             assert (await asked).code is grpc.StatusCode.DEADLINE_EXCEEDED
         await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_an_api_that_hangs_for_one_tenant_leaves_room_for_the_others(server: Server, line: Line) -> None:
+    """However many calls it has: so many are under way, the rest wait their turn, and come to it."""
+    came, over = 0, asyncio.Event()
+    full = asyncio.Event()
+
+    async def hang(_head: bytes, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        if came == MOST_OF_ONE:
+            full.set()
+        await over.wait()
+        writer.write(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    other, key = (await server.admin.create_tenant()).id, planted()
+    async with recording_upstream() as free:
+        name = fresh_id("api")
+        placed = {"headers": {"Authorization": "Bearer {api_key}"}}
+        api = {"base_url": free.url, "placement": placed}
+        await server.admin.create_integration(name, api=api, allow_private_addresses=True)
+        await server.admin.store(other, name, api_key={"api_key": key})
+        app = await server.app(other)
+        line.upstream.handler = hang
+        calls = [asyncio.create_task(line.call()) for _ in range(120)]
+        async with asyncio.timeout(20):
+            await full.wait()
+            assert (await app.proxied(other, name, "/v1/x")).http_status == 200
+            assert came == MOST_OF_ONE
+            over.set()
+            assert {answer.http_status for answer in await asyncio.gather(*calls)} == {204}
 
 
 async def test_a_stream_of_what_is_no_message_is_refused(line: Line) -> None:
