@@ -40,6 +40,8 @@ class Case:
         """At the upstream."""
         if not self.headers:
             return "/minimal"
+        if self.up:
+            return "/upload"
         return {512: "/v1/pages", 256 * KIB: "/files/256k", 8192 * KIB: "/files/8m"}[self.down]
 
     @property

@@ -44,6 +44,11 @@ http {{
     listen 127.0.0.1:{plain} backlog=1024; listen 127.0.0.1:{tls} ssl backlog=1024;
     ssl_certificate {work}/leaf.pem; ssl_certificate_key {work}/leaf.key; ssl_protocols TLSv1.2 TLSv1.3;
     location /v1/ {{ {headers} return 200 '{body}'; }}
+    # Reads the whole body before it answers, as an API does; `return` alone would answer the head, and break uploads off.
+    location /upload {{
+      proxy_pass http://127.0.0.1:{plain}/v1/; proxy_pass_request_body off; proxy_set_header Content-Length "";
+      client_body_buffer_size 8m;
+    }}
     location /minimal {{ return 200 '{body}'; }}
     location /files/ {{ root {work}; }}
     location /echo {{ return 200 '$http_authorization'; }}
