@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from connectors_grpc import codec
-from connectors_grpc.definition_rules import validate_definition
 from connectors_grpc.domain.definition import Api, Input, Integration, OAuth, OAuthClient, Source
 from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.domain.records import ApiKey, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason
 from connectors_grpc.ports import Audit, Change, Changes, Ciphers, Clock, Documents
 from connectors_grpc.recent import Recent
+from connectors_grpc.rules.definition import validate_definition
 from connectors_grpc.sealed_clients import (
     ClientSeals,
     SealedClient,

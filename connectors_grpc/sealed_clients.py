@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from connectors_grpc import policy
-from connectors_grpc.definition_rules import needs_secret
 from connectors_grpc.domain.definition import OAuth, OAuthClient
 from connectors_grpc.domain.records import ApiKey, Role
 from connectors_grpc.errors import ConnectorsError, FieldViolation, Reason, Undecipherable, invalid
 from connectors_grpc.ports import Audit, Ciphers
+from connectors_grpc.rules.clients import needs_secret
 from connectors_grpc.secret import Secret
 
 PLATFORM_KEY = "platform"

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from connectors_grpc.definition_rules import validate_definition
 from connectors_grpc.domain.definition import Api, Input, Integration, OAuth
 from connectors_grpc.errors import ConnectorsError, FieldViolation, Reason
 from connectors_grpc.inject.templates import PLACEHOLDER
-from connectors_grpc.input_rules import ENDPOINTS, accepts, chosen_hosts, known_in
+from connectors_grpc.rules.definition import validate_definition
+from connectors_grpc.rules.inputs import ENDPOINTS, accepts, chosen_hosts, known_in
+from connectors_grpc.rules.urls import Known, fits, names_in
 from connectors_grpc.secret import Secret
-from connectors_grpc.url_rules import Known, fits, names_in
 
 Values = Mapping[str, Secret]
 

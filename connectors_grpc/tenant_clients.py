@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from connectors_grpc import codec
-from connectors_grpc.definition_rules import client_violations
 from connectors_grpc.domain.definition import OAuth, OAuthClient
 from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.domain.records import ApiKey, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason
 from connectors_grpc.ports import Audit, Documents
+from connectors_grpc.rules.clients import client_violations
 from connectors_grpc.sealed_clients import (
     ClientSeals,
     SealedClient,

@@ -11,9 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from connectors_grpc.catalogue.schema import DefinitionFile
-from connectors_grpc.definition_rules import validate_definition
 from connectors_grpc.domain.definition import Integration
 from connectors_grpc.domain.ids import IntegrationId
+from connectors_grpc.rules.definition import validate_definition
 
 LARGEST_FILE = 64 * 1024
 

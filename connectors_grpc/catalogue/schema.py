@@ -1,4 +1,4 @@
-"""What a definition file may hold. Shapes only: what the values may be is said once, in `definition_rules`.
+"""What a definition file may hold. Shapes only: what the values may be is said once, in `connectors_grpc/rules/`.
 
 Field names and defaults are the domain's (`OAuth`, `Api`); lengths of time are written `90d`, `8h`, `30m` or `45s`.
 """

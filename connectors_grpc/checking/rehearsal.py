@@ -12,7 +12,6 @@ from connectors_grpc.checking.vendor import Vendor
 from connectors_grpc.credentials.discovering import taken
 from connectors_grpc.credentials.managing import NewMaterial
 from connectors_grpc.credentials.revoking import ProviderResult
-from connectors_grpc.definition_rules import validate_definition
 from connectors_grpc.domain.definition import (
     ClientAuthentication,
     Grant,
@@ -26,6 +25,7 @@ from connectors_grpc.domain.records import CredentialKind
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.inject.templates import PLACEHOLDER
 from connectors_grpc.outbound import HttpOutbound
+from connectors_grpc.rules.definition import validate_definition
 from connectors_grpc.secret import Secret
 from connectors_grpc.simulator import (
     Account,

@@ -16,9 +16,9 @@ from connectors_grpc.domain.definition import Discovery, Integration
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.inject import FieldRefused, PlaceholderUnresolved, Plan, parse_target, resolve
 from connectors_grpc.inject.templates import PLACEHOLDER
-from connectors_grpc.input_rules import ANYTHING, LONGEST_VALUE
 from connectors_grpc.oauth2.token_reply import at_pointer
 from connectors_grpc.ports import HttpReply, HttpRequest
+from connectors_grpc.rules.inputs import ANYTHING, LONGEST_VALUE
 from connectors_grpc.secret import Secret
 
 MOST_ITEMS = 1000

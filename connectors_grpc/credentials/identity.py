@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Api, Integration
+from connectors_grpc.hosts import sealed_hosts
 from connectors_grpc.inject import FieldRefused, PathNotAllowed, PlaceholderUnresolved, Plan, parse_target, resolve
 from connectors_grpc.oauth2.token_reply import at_pointer
 from connectors_grpc.ports import HttpReply, HttpRequest

@@ -13,11 +13,11 @@ from connectors_grpc.credentials.answer import fingerprint
 from connectors_grpc.credentials.checks import is_staged, not_found
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost, Place
 from connectors_grpc.credentials.managing import Managing, NewMaterial
-from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Integration
 from connectors_grpc.domain.ids import CredentialId
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialState, Material, Role, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.hosts import sealed_hosts
 from connectors_grpc.ports import Audit
 
 

@@ -17,11 +17,11 @@ from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.credentials.keeping import Held
 from connectors_grpc.credentials.legacy_reads import LEGACY
 from connectors_grpc.credentials.refreshing import Refreshing
-from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Api, Integration, OAuth
 from connectors_grpc.domain.ids import CredentialId, KeyId, TenantId
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, CredentialState, Material, Role, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason, VaultUnavailable
+from connectors_grpc.hosts import sealed_hosts
 from connectors_grpc.inject import FieldRefused, Injection, PlaceholderUnresolved, resolve
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.ports import Audit, Clock

@@ -16,11 +16,11 @@ from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.credentials.keeping import Held, Keeper
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.credentials.renewing import Renewing
-from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Integration
 from connectors_grpc.domain.ids import CredentialId, IntegrationId
 from connectors_grpc.domain.records import Credential, CredentialState, Material, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.hosts import sealed_hosts
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.legacy import FormUnknown, OldCredential, parse, request_id
 from connectors_grpc.ports import Clock, OldLayout

@@ -14,11 +14,11 @@ from connectors_grpc.credentials.checks import STAGED, is_staged, not_found
 from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper, Place
 from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.revoking import PENDING_DETAIL, ProviderResult, Revoking
-from connectors_grpc.definition_rules import sealed_hosts
 from connectors_grpc.domain.definition import Grant, Integration
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, CredentialState, Material, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, FieldViolation, KeyMissing, Reason, invalid
+from connectors_grpc.hosts import sealed_hosts
 from connectors_grpc.inject import FieldRefused, PlaceholderUnresolved, resolve
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.oauth2.minting import input_problems

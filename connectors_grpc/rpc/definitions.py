@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from connectors_grpc.definition_rules import client_violations
 from connectors_grpc.domain.definition import (
     ACCESS_TOKEN_TYPE,
     BEARER,
@@ -31,6 +30,7 @@ from connectors_grpc.errors import ConnectorsError, FieldViolation, Reason
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.rpc import parse
 from connectors_grpc.rpc.convert import duration_of, time_of
+from connectors_grpc.rules.clients import client_violations
 from connectors_grpc.secret import Secret
 
 SOURCE = {

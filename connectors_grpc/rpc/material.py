@@ -9,11 +9,11 @@ from google.protobuf.message import Message
 
 from connectors_grpc.credentials.managing import NewMaterial
 from connectors_grpc.credentials.seeding import unfit
-from connectors_grpc.definition_rules import scope_violations
 from connectors_grpc.domain.records import CredentialKind
 from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.rpc import parse
+from connectors_grpc.rules.definition import scope_violations
 from connectors_grpc.secret import Secret
 
 FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from connectors_grpc.catalogue import CatalogueError, load_catalogue
 from connectors_grpc.catalogue.loader import parse_definition
-from connectors_grpc.definition_rules import sealed_hosts, validate_definition
 from connectors_grpc.domain.definition import (
     Api,
     BasicPlacement,
@@ -30,8 +29,10 @@ from connectors_grpc.domain.definition import (
     TokenRequestFormat,
 )
 from connectors_grpc.domain.ids import IntegrationId
+from connectors_grpc.hosts import sealed_hosts
 from connectors_grpc.inject import Plan, resolve
 from connectors_grpc.rpc import definitions
+from connectors_grpc.rules.definition import validate_definition
 from connectors_grpc.secret import Secret
 from connectors_grpc.tailoring import fields_with, read_values, tailored
 

@@ -20,12 +20,12 @@ from connectors_grpc.cli.connection import Session
 from connectors_grpc.cli.definition import read_definition
 from connectors_grpc.cli.main import root
 from connectors_grpc.cli.output import Output
-from connectors_grpc.definition_rules import validate_definition
 from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import error_reason_pb2
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.rpc import definitions
+from connectors_grpc.rules.definition import validate_definition
 from tests.cli.conftest import Cli, Refused
 from tests.oauth.test_grants_flows import raw
 from tests.providers import recording_upstream

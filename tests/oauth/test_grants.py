@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from connectors_grpc.definition_rules import client_violations, validate_definition
 from connectors_grpc.domain.definition import (
     Api,
     ClientAuthentication,
@@ -35,6 +34,8 @@ from connectors_grpc.oauth2.errors import ClientRefused, InvalidGrant, Malformed
 from connectors_grpc.oauth2.minting import InputMissing, minting, needed, parse_minted
 from connectors_grpc.oauth2.pushed import pushed_request, pushed_url
 from connectors_grpc.ports import HttpReply, HttpRequest
+from connectors_grpc.rules.clients import client_violations
+from connectors_grpc.rules.definition import validate_definition
 from connectors_grpc.secret import Secret
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

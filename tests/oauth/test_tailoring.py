@@ -16,7 +16,6 @@ from connectors_grpc.checking.redirected import MEANT_FOR, Redirected
 from connectors_grpc.checking.stage import TENANT, Stage
 from connectors_grpc.credentials.managing import NewMaterial
 from connectors_grpc.credentials.revoking import ProviderResult
-from connectors_grpc.definition_rules import validate_definition
 from connectors_grpc.domain.definition import (
     Api,
     ClientAuthentication,
@@ -32,6 +31,7 @@ from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.domain.records import CredentialKind
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.inject.target import authority
+from connectors_grpc.rules.definition import validate_definition
 from connectors_grpc.secret import Secret
 from connectors_grpc.tailoring import consenting, read_values, tailored
 from tests.catalogue.vendor import raw

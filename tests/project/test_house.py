@@ -28,7 +28,7 @@ MAY_REVEAL: Mapping[str, str] = {
     "connectors_grpc/credentials/keeping.py": "material is sealed",
     "connectors_grpc/credentials/answer.py": "a refresh token is fingerprinted",
     "connectors_grpc/http/app.py": "a person's browser gets its flow's cookie",
-    "connectors_grpc/definition_rules.py": "a client secret is checked for what HTTP can carry",
+    "connectors_grpc/rules/clients.py": "a client secret is checked for what HTTP can carry",
     "connectors_grpc/inject/plan.py": "the credential is put into a request",
     "connectors_grpc/inject/templates.py": "templates are filled",
     "connectors_grpc/legacy.py": "newer tokens go back into the form of an old record",

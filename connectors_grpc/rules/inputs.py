@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 from connectors_grpc.domain.definition import Api, Discovery, Grant, Input, Integration, OAuth, Revocation
 from connectors_grpc.errors import FieldViolation
 from connectors_grpc.inject.templates import PLACEHOLDER
-from connectors_grpc.url_rules import Known, Violations, authority_of, is_host, names_in, url_violations, whole_host
+from connectors_grpc.rules import Violations
+from connectors_grpc.rules.texts import is_pointer, is_printable
+from connectors_grpc.rules.urls import Known, authority_of, is_host, names_in, url_violations, whole_host
 
 MOST_INPUTS = 16
 MOST_CHOICES = 32
@@ -43,9 +45,6 @@ METHODS = ("GET", "POST", "DELETE")
 _ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _CHOICE = re.compile(r"[a-z0-9.-]{0,100}")
 _CHOICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_POINTER = re.compile(r"(?:/(?:[\x20-\x2e\x30-\x7d]|~[01])*)+")
-"""Source: RFC 6901 section 3."""
-_PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _REPEATED_GROUP = re.compile(r"\)[*+{]")
 _OPEN_END = re.compile(r"[*+]|,\}")
 
@@ -126,7 +125,7 @@ def accepts(one: Input, value: str) -> bool:
 def pattern_problem(pattern: str) -> str:
     """What is wrong with a regular expression; empty if nothing is."""
     wanted = f"a regular expression of up to {LONGEST_PATTERN} characters, without repeated groups"
-    if len(pattern) > LONGEST_PATTERN or _PRINTABLE.fullmatch(pattern) is None or _REPEATED_GROUP.search(pattern):
+    if len(pattern) > LONGEST_PATTERN or not is_printable(pattern) or _REPEATED_GROUP.search(pattern):
         return wanted
     try:
         compiled = re.compile(pattern)
@@ -146,7 +145,7 @@ def discovery_violations(oauth: OAuth, api: Api | None, inputs: Iterable[Input],
         yield FieldViolation(field, "only where a person consents: `grant` is authorization_code")
     for one in oauth.discovery[:MOST_DISCOVERIES]:
         pointers = (one.pointer, *([one.match_pointer] if one.match_pointer else ()))
-        if any(len(pointer) > 200 or _POINTER.fullmatch(pointer) is None for pointer in pointers):
+        if not all(map(is_pointer, pointers)):
             yield FieldViolation(field, "JSON pointers (RFC 6901), as `/0/id`")
         if one.pattern and (problem := pattern_problem(one.pattern)):
             yield FieldViolation(field, f"`pattern`: {problem}")

@@ -15,8 +15,9 @@ from connectors_grpc.domain.definition import Discovery, Input
 from connectors_grpc.errors import FieldViolation
 from connectors_grpc.inject import TargetRefused, parse_target
 from connectors_grpc.inject.templates import PLACEHOLDER
+from connectors_grpc.rules import Violations
+from connectors_grpc.rules.texts import is_visible
 
-Violations = Iterator[FieldViolation]
 Known = Mapping[str, Input | Discovery]
 """What may stand in a URL, by id."""
 
@@ -30,7 +31,6 @@ _NAME = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-
 """A DNS name whose last label begins with a letter, so that no resolver reads it as a number (127.1, 0x7f000001)."""
 _FIXED_END = re.compile(r"\{[a-z0-9_]+\}(?:\.[a-z0-9-]+){2,}")
 _WHOLE = re.compile(r"\{[a-z0-9_]+\}")
-_VISIBLE = re.compile(r"[\x21-\x7e]+")
 _PART = re.compile(r"[A-Za-z0-9._~-]{1,253}")
 """What may fill a placeholder of a URL. Nothing in it ends a host or a segment."""
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(?::[1-9][0-9]{0,4})?")
@@ -159,8 +159,3 @@ def is_path(text: str) -> bool:
     except TargetRefused:
         return False
     return True
-
-
-def is_visible(text: str) -> bool:
-    """Visible ASCII, not empty."""
-    return _VISIBLE.fullmatch(text) is not None

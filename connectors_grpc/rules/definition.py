@@ -1,15 +1,11 @@
-"""What a definition may say: the one set of rules for the catalogue's files and for what admins create. Pure.
-
-Every rule answers with the field, as the contract names it, and what is wanted there; never with the value.
-"""
+"""What a definition as a whole may say: the OAuth side, the API's, and what the two want of each other. Pure."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from datetime import timedelta
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from connectors_grpc.domain.definition import (
     ALWAYS_LIMITED,
@@ -19,7 +15,6 @@ from connectors_grpc.domain.definition import (
     Input,
     Integration,
     OAuth,
-    OAuthClient,
     Placement,
     Retry,
     Revocation,
@@ -27,57 +22,46 @@ from connectors_grpc.domain.definition import (
 )
 from connectors_grpc.domain.ids import is_label
 from connectors_grpc.errors import FieldViolation
-from connectors_grpc.inject import authority
-from connectors_grpc.inject.plan import CONTROL, CREDENTIALS, FORWARDING, HOP_BY_HOP
-from connectors_grpc.inject.templates import FIELD_VALUE, PLACEHOLDER
-from connectors_grpc.input_rules import (
+from connectors_grpc.inject.templates import PLACEHOLDER
+from connectors_grpc.oauth2.parameters import ASSERTION_RESERVED, AUTHORIZATION_RESERVED, TOKEN_RESERVED
+from connectors_grpc.rules import Violations
+from connectors_grpc.rules.clients import client_violations
+from connectors_grpc.rules.inputs import (
     discovery_violations,
     host_violations,
     input_violations,
     known_in,
     revocation_violations,
 )
-from connectors_grpc.oauth2.assertions import KeyRefused, looks_like_key, signing_key
-from connectors_grpc.oauth2.parameters import ASSERTION_RESERVED, AUTHORIZATION_RESERVED, TOKEN_RESERVED
-from connectors_grpc.secret import Secret
-from connectors_grpc.url_rules import LONGEST_URL, Known, Violations, is_path, is_visible, url_violations
+from connectors_grpc.rules.placing import (
+    MOST_ENTRIES,
+    default_header_violations,
+    is_token,
+    normal,
+    parameter_violations,
+    placement_violations,
+)
+from connectors_grpc.rules.texts import LONGEST_VALUE, is_json, is_parameter, is_pointer, is_template, is_visible
+from connectors_grpc.rules.urls import LONGEST_URL, Known, is_path, url_violations
 
-LONGEST_VALUE = 1024
-MOST_ENTRIES = 32
 MOST_SCOPES = 100
 LONGEST_TTL = timedelta(days=3653)
-MOST_SECRETS = 3
 MOST_STATUSES = 8
 MOST_ERRORS = 16
 CLAIM_INPUTS = frozenset(("client_id", "subject", "scope"))
 SEPARATORS = (" ", ",", ";", "+")
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
-"""A header's name.  Source: RFC 9110 section 5.6.2."""
-_PARAMETER = re.compile(r"[A-Za-z0-9._~\[\]-]{1,64}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 """Source: RFC 6749 section 3.3."""
 _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x22\x24-\x7e]{1,1000}")
 """Source: RFC 8707 section 2."""
-_POINTER = re.compile(r"(?:/(?:[\x20-\x2e\x30-\x7d]|~[01])*)+")
-"""Source: RFC 6901 section 3."""
 _ERROR = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
-_VISIBLE = re.compile(r"[\x21-\x7e]+")
-_PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _OF_TOKEN_REQUESTS = frozenset((b"accept", b"accept-encoding", b"content-type", b"user-agent"))
-_NEVER_SET = HOP_BY_HOP | CONTROL | FORWARDING | {b"host", b"content-length", b"cookie", b"cookie2"}
 
 
 def validate_definition(integration: Integration) -> tuple[FieldViolation, ...]:
     """Everything wrong with a definition; empty if nothing is. `field` is a path in the contract's Integration message."""
     return tuple(_definition(integration))
-
-
-def sealed_hosts(api: Api) -> tuple[str, ...]:
-    """The authorities a credential is sealed with: the base URL's and the allowed hosts', as `inject.authority` writes them."""
-    scheme = urlsplit(api.base_url).scheme
-    every = (authority(api.base_url), *(authority(f"{scheme}://{host}") for host in api.allowed_hosts))
-    return tuple(dict.fromkeys(every))
 
 
 def _definition(integration: Integration) -> Violations:
@@ -125,8 +109,10 @@ def _oauth(oauth: OAuth, inputs: Iterable[Input], private: bool) -> Violations:
     if oauth.scope_separator not in SEPARATORS:
         yield FieldViolation("oauth.scope_separator", "one space, comma, semicolon or plus")
     yield from scope_violations("oauth.scopes", oauth.scopes, oauth.scope_separator)
-    yield from _parameters("oauth.authorization_parameters", oauth.authorization_parameters, AUTHORIZATION_RESERVED)
-    yield from _parameters("oauth.token_parameters", oauth.token_parameters, TOKEN_RESERVED)
+    yield from parameter_violations(
+        "oauth.authorization_parameters", oauth.authorization_parameters, AUTHORIZATION_RESERVED
+    )
+    yield from parameter_violations("oauth.token_parameters", oauth.token_parameters, TOKEN_RESERVED)
     for name in ("default_access_token_ttl", "refresh_token_idle_ttl"):
         ttl = getattr(oauth, name)
         if ttl is not None and not timedelta(0) < ttl <= LONGEST_TTL:
@@ -169,11 +155,11 @@ def _assertions(oauth: OAuth) -> Violations:
     claims = oauth.assertion_claims
     if claims and oauth.grant is not Grant.JWT_BEARER:
         yield FieldViolation("oauth.assertion_claims", "only for the grant jwt_bearer")
-    yield from _parameters("oauth.assertion_claims", claims, ASSERTION_RESERVED)
+    yield from parameter_violations("oauth.assertion_claims", claims, ASSERTION_RESERVED)
     if claims and "iss" not in claims:
         yield FieldViolation("oauth.assertion_claims", "`iss` is needed: `{client_id}` mostly")
     named = {name for template in claims.values() for name in PLACEHOLDER.findall(template)}
-    if not all(_is_template(text) for text in claims.values()) or named - CLAIM_INPUTS:
+    if not all(is_template(text) for text in claims.values()) or named - CLAIM_INPUTS:
         yield FieldViolation(
             "oauth.assertion_claims", "templates that name `{client_id}`, `{subject}` or `{scope}` and nothing else"
         )
@@ -183,13 +169,13 @@ def _replies(integration: Integration, oauth: OAuth) -> Violations:
     """Names and places that differ from the standard's, what is found out after consent, and how a grant is ended."""
     for name in ("scope_parameter", "code_parameter"):
         text = getattr(oauth, name)
-        if _PARAMETER.fullmatch(text) is None or text in (AUTHORIZATION_RESERVED - {"scope"}) | {"iss", "error"}:
+        if not is_parameter(text) or text in (AUTHORIZATION_RESERVED - {"scope"}) | {"iss", "error"}:
             yield FieldViolation(f"oauth.{name}", "a name of 1 to 64 unreserved characters that is nobody else's")
     placed: frozenset[bytes] = frozenset()
-    yield from _default_headers("oauth.token_headers", oauth.token_headers, placed)
-    if any(_normal(name) in _OF_TOKEN_REQUESTS for name in oauth.token_headers):
+    yield from default_header_violations("oauth.token_headers", oauth.token_headers, placed)
+    if any(normal(name) in _OF_TOKEN_REQUESTS for name in oauth.token_headers):
         yield FieldViolation("oauth.token_headers", "no header that the server sets")
-    if oauth.token_pointer and not _is_pointer(oauth.token_pointer):
+    if oauth.token_pointer and not is_pointer(oauth.token_pointer):
         yield FieldViolation("oauth.token_pointer", "a JSON pointer (RFC 6901), as `/authed_user`")
     if len(oauth.terminal_errors) > MOST_ERRORS or any(_ERROR.fullmatch(one) is None for one in oauth.terminal_errors):
         yield FieldViolation("oauth.terminal_errors", f"up to {MOST_ERRORS} error codes")
@@ -204,9 +190,9 @@ def _replies(integration: Integration, oauth: OAuth) -> Violations:
 def _revocation_templates(revocation: Revocation) -> Violations:
     placement = revocation.placement
     if placement != Placement():
-        yield from _placement("oauth.revocation.placement", placement)
-    yield from _parameters("oauth.revocation.parameters", revocation.parameters, frozenset())
-    if not all(_is_template(text) for text in revocation.parameters.values()):
+        yield from placement_violations("oauth.revocation.placement", placement)
+    yield from parameter_violations("oauth.revocation.parameters", revocation.parameters, frozenset())
+    if not all(is_template(text) for text in revocation.parameters.values()):
         yield FieldViolation("oauth.revocation.parameters", "templates; braces only around a field's name")
 
 
@@ -229,16 +215,16 @@ def _api(api: Api, known: Known, private: bool) -> Violations:
         yield FieldViolation("api.allowed_hosts", f"up to {MOST_ENTRIES} hosts")
     else:
         yield from host_violations(api, known, private)
-    yield from _placement("api.placement", api.placement)
-    placed = {_normal(name) for name in api.placement.headers}
-    yield from _default_headers("api.default_headers", api.default_headers, placed)
+    yield from placement_violations("api.placement", api.placement)
+    placed = {normal(name) for name in api.placement.headers}
+    yield from default_header_violations("api.default_headers", api.default_headers, placed)
     if api.identity_path and not is_path(api.identity_path):
         yield FieldViolation("api.identity_path", "a path that begins with /, with a query if need be")
-    if api.account_pointer and not _is_pointer(api.account_pointer):
+    if api.account_pointer and not is_pointer(api.account_pointer):
         yield FieldViolation("api.account_pointer", "a JSON pointer (RFC 6901), as `/user/id`")
-    if api.ok_field and _PARAMETER.fullmatch(api.ok_field) is None:
+    if api.ok_field and not is_parameter(api.ok_field):
         yield FieldViolation("api.ok_field", "a name of 1 to 64 unreserved characters")
-    if api.identity_body and not _is_json(api.identity_body):
+    if api.identity_body and not is_json(api.identity_body):
         yield FieldViolation("api.identity_body", f"JSON of up to {LONGEST_VALUE} ASCII characters")
     for name in ("account_pointer", "ok_field", "identity_body"):
         if getattr(api, name) and not api.identity_path:
@@ -251,130 +237,7 @@ def _retry(retry: Retry) -> Violations:
         yield FieldViolation("api.retry.statuses", f"up to {MOST_STATUSES}, each of 400 to 599")
     for name in ("remaining_header", "reset_header"):
         header = getattr(retry, name)
-        if header and _TOKEN.fullmatch(header) is None:
+        if header and not is_token(header):
             yield FieldViolation(f"api.retry.{name}", "an HTTP token of up to 128 characters")
     if set(retry.statuses) - ALWAYS_LIMITED and not retry.remaining_header:
         yield FieldViolation("api.retry.remaining_header", "needed for a status other than 429 and 503")
-
-
-def _placement(field: str, placement: Placement) -> Violations:
-    if not (placement.headers or placement.query or placement.basic):
-        yield FieldViolation(field, "say where the credential goes: headers, query or basic")
-    if len(placement.headers) + len(placement.query) > MOST_ENTRIES:
-        yield FieldViolation(field, f"up to {MOST_ENTRIES} headers and parameters")
-    yield from _header_names(f"{field}.headers", placement.headers)
-    templates = {
-        f"{field}.headers": tuple(placement.headers.values()),
-        f"{field}.query": tuple(placement.query.values()),
-        f"{field}.basic": (placement.basic.username, placement.basic.password) if placement.basic else (),
-    }
-    for where, texts in templates.items():
-        if not all(_is_template(text) for text in texts):
-            yield FieldViolation(
-                where, "templates of printable characters; braces only around a field's name (`{api_key}`)"
-            )
-    bare = [text for text in (*placement.headers.values(), *placement.query.values()) if not PLACEHOLDER.search(text)]
-    if bare or (placement.basic and not PLACEHOLDER.search(placement.basic.username + placement.basic.password)):
-        yield FieldViolation(field, "each names a field of the credential; constants belong to `default_headers`")
-    if placement.basic and ":" in PLACEHOLDER.sub("", placement.basic.username):
-        yield FieldViolation(f"{field}.basic", "no colon in the user name")
-    if placement.basic and any(_normal(name) == b"authorization" for name in placement.headers):
-        yield FieldViolation(f"{field}.basic", "either `basic` or a header `Authorization`, not both")
-    if any(_PARAMETER.fullmatch(name) is None for name in placement.query):
-        yield FieldViolation(f"{field}.query", "names of 1 to 64 unreserved characters")
-
-
-def _default_headers(field: str, headers: Mapping[str, str], placed: Collection[bytes]) -> Violations:
-    if len(headers) > MOST_ENTRIES:
-        yield FieldViolation(field, f"up to {MOST_ENTRIES} headers")
-    yield from _header_names(field, headers)
-    if any(not _is_field_value(value) for value in headers.values()):
-        yield FieldViolation(field, f"values of 1 to {LONGEST_VALUE} printable characters")
-    names = {_normal(name) for name in headers}
-    if names & (CREDENTIALS | set(placed)):
-        yield FieldViolation(field, "never a header that carries the credential; that is `placement`")
-
-
-def _header_names(field: str, headers: Mapping[str, str]) -> Violations:
-    if any(_TOKEN.fullmatch(name) is None for name in headers):
-        yield FieldViolation(field, "names are HTTP tokens of up to 128 characters")
-        return
-    names = [_normal(name) for name in headers]
-    if len(set(names)) < len(names):
-        yield FieldViolation(field, "each name once; case does not count, nor `_` for `-`")
-    if any(name in _NEVER_SET or name.startswith((b"x-connectors-", b"x-forwarded-")) for name in names):
-        yield FieldViolation(field, "no header of framing, routing, cookies, or our own")
-
-
-def _parameters(field: str, parameters: Mapping[str, str], reserved: frozenset[str]) -> Violations:
-    if len(parameters) > MOST_ENTRIES:
-        yield FieldViolation(field, f"up to {MOST_ENTRIES} parameters")
-    if any(_PARAMETER.fullmatch(name) is None for name in parameters):
-        yield FieldViolation(field, "names of 1 to 64 unreserved characters")
-    if any(len(value) > LONGEST_VALUE or _PRINTABLE.fullmatch(value) is None for value in parameters.values()):
-        yield FieldViolation(field, f"values of up to {LONGEST_VALUE} printable ASCII characters")
-    if reserved & set(parameters):
-        yield FieldViolation(field, "not a parameter of the protocol; those are set by the server")
-
-
-def client_violations(client: OAuthClient, oauth: OAuth | None = None) -> Violations:
-    """What is wrong with an OAuth client, the platform's or a tenant's own; with `oauth`, for that definition."""
-    if len(client.client_id) > 512 or _VISIBLE.fullmatch(client.client_id) is None:
-        yield FieldViolation("oauth_client.client_id", "1 to 512 visible ASCII characters")
-    if client.key_id and (len(client.key_id) > 256 or _VISIBLE.fullmatch(client.key_id) is None):
-        yield FieldViolation("oauth_client.key_id", "up to 256 visible ASCII characters")
-    if len(client.others) > MOST_SECRETS or (client.others and client.secret is None):
-        yield FieldViolation("oauth_client.client_secrets", f"up to {MOST_SECRETS}, besides `client_secret`")
-    secrets = [] if client.secret is None else [("oauth_client.client_secret", client.secret)]
-    for field, secret in (*secrets, *(("oauth_client.client_secrets", other) for other in client.others)):
-        yield from _client_secret(field, secret, client.key_id, oauth)
-
-
-def needs_secret(oauth: OAuth | None) -> bool:
-    """Whether a client of that definition can't do without a secret, or a key."""
-    return oauth is not None and (oauth.signs or oauth.client_authentication is not ClientAuthentication.NONE)
-
-
-def _client_secret(field: str, secret: Secret, key_id: str, oauth: OAuth | None) -> Violations:
-    text = secret.reveal()
-    if looks_like_key(text):
-        try:
-            signing_key(secret, None if oauth is None else oauth.signing_algorithm, key_id)
-        except KeyRefused as error:
-            yield FieldViolation(field, str(error.args[0]))
-        if oauth is not None and not oauth.signs:
-            yield FieldViolation(field, "a secret: the definition signs nothing with a key")
-    # A space may stand within (RFC 6749 appendix A.2); around it, it is a slip of whoever pasted.
-    elif not 0 < len(text) <= 4096 or not _is_vschar(text) or text != text.strip():
-        yield FieldViolation(field, "1 to 4,096 ASCII characters, without surrounding white space; or a private key")
-    elif oauth is not None and oauth.signs:
-        yield FieldViolation(field, "a private key as PEM or JWK: the definition signs with it")
-
-
-def _is_template(text: str) -> bool:
-    rest = PLACEHOLDER.sub("", text)
-    return _is_field_value(text, least=0) and "{" not in rest and "}" not in rest
-
-
-def _is_field_value(text: str, least: int = 1) -> bool:
-    return least <= len(text) <= LONGEST_VALUE and FIELD_VALUE.fullmatch(text) is not None and text == text.strip()
-
-
-def _is_pointer(text: str) -> bool:
-    return len(text) <= 200 and _POINTER.fullmatch(text) is not None
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return len(text) <= LONGEST_VALUE and _is_vschar(text)
-
-
-def _is_vschar(text: str) -> bool:
-    return _PRINTABLE.fullmatch(text) is not None
-
-
-def _normal(name: str) -> bytes:
-    return name.lower().replace("_", "-").encode("utf-8", "replace")
