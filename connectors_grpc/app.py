@@ -68,6 +68,8 @@ from connectors_grpc.vault.old_layout import OldVaultReader
 from connectors_grpc.watching import Watching
 
 GRACE = 10.0
+SPARE = 3
+"""A tenant has a quarter of the connections to providers at most: 25 at once are more refreshes than a server can do."""
 log = logs.get("server")
 
 
@@ -95,7 +97,7 @@ async def platform(
     platform_cipher, cipher = VaultCiphers(vault, mount="connectors-transit"), VaultCiphers(vault, mount="transit")
     # Calls of apps have connections of their own: however many are slow, tokens are refreshed.
     certificates = read_certificates((settings.client_certs or "").split())
-    providers = HttpOutbound(ca_file=settings.outbound_ca_file)
+    providers = HttpOutbound(ca_file=settings.outbound_ca_file, spare=SPARE)
     calling = HttpOutbound(ca_file=settings.outbound_ca_file, certificates=certificates)
     outbound = TimedOutbound(providers, metrics)
 

@@ -26,11 +26,14 @@ from connectors_grpc.errors import ConnectorsError, Reason, invalid
 from connectors_grpc.inject import authority
 from connectors_grpc.ports import HttpReply, HttpRequest, HttpStream
 from connectors_grpc.resolving import Resolver, SystemResolver
+from connectors_grpc.shares import Shares
 from connectors_grpc.trailers import EXTENSION, Pool, Raw, Trailers
 
 MOST_CONNECTIONS = 100
 MOST_STREAMED = 256
 """Of streamed calls, which last as long as an app likes: in a pool of their own, so that they keep nothing else waiting."""
+WAITED = 1 / 3
+"""Of a request's time, how much it waits for its turn at most: what is left is the provider's."""
 MOST_IDLE = 20
 IDLE_TTL = 15.0
 CONNECT = 10.0
@@ -44,9 +47,9 @@ class HttpOutbound:
     """`ports.Outbound` over a bounded pool of kept-alive connections, HTTP/1.1.
 
     Connections that were dialled under `allow_private_addresses` have pools of their own: a request without it never meets
-    them. So have streamed calls, and integrations with a client certificate. TLS is
-    verified against the system's roots (certifi's where the system has none) and those of
-    `ca_file`.
+    them. So have streamed calls, and integrations with a client certificate. Tenants share what is not streamed: one whose
+    hosts hang, however many they are, leaves room for the others. TLS is verified against the system's roots (certifi's where
+    the system has none) and those of `ca_file`.
     Open for the process's life; `aclose` ends it.
     """
 
@@ -56,8 +59,9 @@ class HttpOutbound:
         ca_file: Path | None = None,
         resolve: Resolver | None = None,
         certificates: Mapping[str, ClientCertificate] | None = None,
+        spare: int = 1,
     ) -> None:
-        """Raises: CertificateRefused."""
+        """`spare` is the shares': how much of the connections one tenant leaves free. Raises: CertificateRefused."""
         silence_http_libraries()
         contexts = Contexts(lambda: tls_context(ca_file), certificates)
         self._certified = contexts.identities
@@ -74,6 +78,9 @@ class HttpOutbound:
             for private in (False, True)
             for identity in ("", *contexts.identities)
         }
+        self._shares: Mapping[Pool, Shares[str]] = {
+            pool: Shares(MOST_CONNECTIONS, spare) for pool in self._pools.values()
+        }
 
     async def send(self, request: HttpRequest) -> HttpReply:
         """Send once; the whole exchange takes at most `request.timeout` seconds.
@@ -82,14 +89,15 @@ class HttpOutbound:
         as given, in order. The reply's come back as they came. An error's `sent` says whether the request may have reached
         the provider (`no`, `maybe`), its `problem` what happened; neither they nor anything logged has a path, a query, a
         header or a body.
-        Raises: ADDRESS_NOT_ALLOWED, PROVIDER_UNAVAILABLE, BODY_TOO_LARGE; INVALID_FIELD for what can't be sent as HTTP.
+        Raises: ADDRESS_NOT_ALLOWED, PROVIDER_UNAVAILABLE, BODY_TOO_LARGE, LIMIT_EXCEEDED; INVALID_FIELD for what can't be sent
+        as HTTP.
         """
         progress = _Progress()
         prepared = _prepare(request, progress)
         where = authority(request.url)
         pool = self._pool(request, streamed=False)
         try:
-            async with asyncio.timeout(request.timeout):
+            async with asyncio.timeout(request.timeout), _turn(self._shares[pool], request):
                 reply = await _exchange(pool, prepared, request.max_body)
         except (TimeoutError, OSError, UnicodeError, AddressRefused, _TooLarge, *_FAILURES) as error:
             failure = _refusal(error, where, progress, request.max_body)
@@ -134,6 +142,21 @@ class HttpOutbound:
         for pool in self._pools.values():
             await pool.aclose()
         self._system.close()
+
+
+@contextlib.asynccontextmanager
+async def _turn(shares: Shares[str], request: HttpRequest) -> AsyncIterator[None]:
+    """A place of the tenant's among the connections.
+
+    Not a time-out if it comes to none: that would speak against a provider that nobody asked. Raises: LIMIT_EXCEEDED.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(request.timeout * WAITED):
+                await stack.enter_async_context(shares.turn(request.tenant))
+        except TimeoutError:
+            raise ConnectorsError(Reason.LIMIT_EXCEEDED, {"limit": "connections"}, retry_after=1.0) from None
+        yield
 
 
 class _TooLarge(Exception):

@@ -183,6 +183,8 @@ class HttpRequest:
     max_body: int
     integration: str = ""
     """Whose client certificate is shown, if it has one."""
+    tenant: str = ""
+    """Whose share of the connections it takes."""
 
     def __repr__(self) -> str:
         return f"HttpRequest({self.method})"
@@ -207,7 +209,8 @@ class HttpReply:
 class Outbound(Protocol):
     """HTTP to third parties: no redirects, no cookies kept, bounded, the address checked is the one dialled.
 
-    Raises: ADDRESS_NOT_ALLOWED, PROVIDER_UNAVAILABLE (unreachable, TLS, protocol, time-out), BODY_TOO_LARGE.
+    Raises: ADDRESS_NOT_ALLOWED, PROVIDER_UNAVAILABLE (unreachable, TLS, protocol, time-out), BODY_TOO_LARGE, LIMIT_EXCEEDED
+    (the tenant has its share of the connections; nothing was sent).
     """
 
     async def send(self, request: HttpRequest) -> HttpReply:

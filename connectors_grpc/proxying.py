@@ -25,14 +25,11 @@ from connectors_grpc.inject import (
 )
 from connectors_grpc.metering import Metering
 from connectors_grpc.ports import Audit, HttpReply, HttpRequest, Outbound
-from connectors_grpc.turns import Turns
 
 MOST_BODY = 4 * 1024 * 1024
 MOST_REPLY_BODY = MOST_BODY - 128 * 1024
 """With its headers it fits in the 4 MiB that gRPC clients take unless told otherwise."""
 MOST_HEADERS = 100
-MOST_OF_ONE = 48
-"""Calls of one tenant that are under way at once; more wait their turn, lest an API that hangs take every connection."""
 METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
 VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,16384}")
@@ -61,7 +58,6 @@ class Proxying:
         self._calls = calls
         self._outbound = outbound
         self._audit = audit
-        self._turns: Turns[TenantId] = Turns(MOST_OF_ONE)
 
     async def call(
         self, caller: ApiKey, tenant: TenantId, credential: CredentialId, call: Call, timeout: float
@@ -74,7 +70,7 @@ class Proxying:
         """
         check(call)
         judge(caller, credential, call)
-        async with self._metering.call(caller, tenant) as share, self._turns.of(tenant):
+        async with self._metering.call(caller, tenant) as share:
             share.pay(len(call.body))
             reply = await self._made(caller, tenant, credential, call, timeout)
             share.pay(len(reply.body))
@@ -124,6 +120,7 @@ class Proxying:
                 timeout=min(timeout, LONGEST),
                 max_body=MOST_REPLY_BODY,
                 integration=use.integration.id,
+                tenant=use.tenant.id,
             )
         )
         return HttpReply(reply.status, composed.passed_back(reply.headers), reply.body)

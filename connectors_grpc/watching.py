@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from enum import Enum
 
 from connectors_grpc import policy
 from connectors_grpc.access import Access
 from connectors_grpc.credentials.holding import Holding
+from connectors_grpc.domain.ids import KeyId
 from connectors_grpc.domain.records import ApiKey
 from connectors_grpc.errors import ConnectorsError, Reason, VaultUnavailable
 from connectors_grpc.ports import Change, Changes, Subscription, Told
+from connectors_grpc.shares import Shares
 from connectors_grpc.tenants import Tenants
 
 HEARTBEAT = 10.0
 MOST_WATCHERS = 1000
+"""For all keys; each has a share of them."""
+AGAIN_AFTER = 5.0
 
 
 class Signal(Enum):
@@ -34,11 +37,6 @@ class Signal(Enum):
 Event = Change | Told | Signal
 
 
-@dataclass(slots=True)
-class _Count:
-    open: int = 0
-
-
 class Watching:
     """The use cases of WatchLeases and YieldLease."""
 
@@ -47,23 +45,22 @@ class Watching:
         self._holding = holding
         self._access = access
         self._tenants = tenants
-        self._count = _Count()
+        self._shares: Shares[KeyId] = Shares(MOST_WATCHERS)
 
     @property
     def open(self) -> int:
         """How many watches there are."""
-        return self._count.open
+        return len(self._shares)
 
     async def events(self, caller: ApiKey) -> AsyncIterator[Event]:
         """RESYNC first, then changes and heartbeats without end.
 
         Raises: LIMIT_EXCEEDED, API_KEY_INVALID once revoked, VAULT_UNAVAILABLE while other replicas can't be heard.
         """
-        if self._count.open >= MOST_WATCHERS:
-            raise ConnectorsError(Reason.LIMIT_EXCEEDED, retry_after=5.0)
-        self._count.open += 1
-        subscription = self._changes.subscribe()
-        try:
+        if not self._shares.room(caller.id):
+            raise ConnectorsError(Reason.LIMIT_EXCEEDED, {"limit": "watches of one key"}, retry_after=AGAIN_AFTER)
+        with self._shares.place(caller.id):
+            subscription = self._changes.subscribe()
             self._check_hearing()
             yield Signal.RESYNC
             with self._holding.watch(caller, subscription.put):
@@ -71,8 +68,6 @@ class Watching:
                     event = await self._next(caller, subscription)
                     if event is not None:
                         yield event
-        finally:
-            self._count.open -= 1
 
     async def _next(self, caller: ApiKey, subscription: Subscription) -> Event | None:
         """What comes next, in ten seconds at most; None if it is not for this caller. Raises: as `events`."""

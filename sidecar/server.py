@@ -130,10 +130,10 @@ class Server:
             call.cancel()
 
 
-def pause(attempt: int, draw: float) -> float:
-    """Seconds before the next attempt: exponential, capped, full jitter. `draw` is in [0, 1)."""
+def pause(attempt: int, draw: float, retry_after: float | None = None) -> float:
+    """Seconds before the next attempt: exponential, capped, full jitter, on top of what the server wants. `draw` is in [0, 1)."""
     longest = min(LONGEST_WAIT, SHORTEST_WAIT * 2.0 ** min(attempt, 16))
-    return SHORTEST_WAIT / 2 + draw * longest
+    return min(retry_after or 0.0, LONGEST_WAIT) + SHORTEST_WAIT / 2 + draw * longest
 
 
 def draw() -> float:

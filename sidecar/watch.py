@@ -25,7 +25,7 @@ async def watch(source: Events, leases: Leases, held: Callable[[pb.CredentialHel
     """Apply events for ever; holds are for `held`. Without a live watch every lease is confirmed after UNWATCHED_TTL."""
     attempt = 0
     while True:
-        reason = "ended"
+        reason, retry_after = "ended", None
         try:
             async for event in source.events():
                 if not leases.watched:
@@ -36,9 +36,9 @@ async def watch(source: Events, leases: Leases, held: Callable[[pb.CredentialHel
                 else:
                     leases.apply(event)
         except (Denied, Unreachable) as error:
-            reason = error.reason
+            reason, retry_after = error.reason, error.retry_after
         if leases.watched or attempt == 0:
             log.warning("watch.broken", reason=reason)
         leases.unwatched()
-        await asyncio.sleep(pause(attempt, draw()))
+        await asyncio.sleep(pause(attempt, draw(), retry_after))
         attempt += 1

@@ -8,10 +8,12 @@ import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
 from connectors_grpc.domain.definition import OAuthClient
+from connectors_grpc.domain.ids import TenantId
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.oauth2.assertions import Stamp
 from connectors_grpc.oauth2.errors import SECRET_ERRORS, ClientRefused, Malformed
@@ -33,20 +35,21 @@ class Asking:
         self._taken: OrderedDict[bytes, int] = OrderedDict()
 
     async def ask(
-        self, client: OAuthClient, build: Build, read: Callable[[HttpReply, datetime], Value]
+        self, tenant: TenantId, client: OAuthClient, build: Build, read: Callable[[HttpReply, datetime], Value]
     ) -> tuple[Value, datetime]:
         """What `read` makes of the answer, and when the request was sent.
 
         Another secret is tried only where the provider says that it does not know the client by this one: it looks at that
         before it looks at a grant, so that nothing is used up. `build` may refuse to go on (a lease that ends, say).
-        Raises: what `build` and `read` raise; of several refusals, the first. PROVIDER_UNAVAILABLE, ADDRESS_NOT_ALLOWED.
+        Raises: what `build` and `read` raise; of several refusals, the first. PROVIDER_UNAVAILABLE, ADDRESS_NOT_ALLOWED,
+        LIMIT_EXCEEDED.
         """
         choices, key = client.each(), _fingerprint(client)
         first = self._taken.get(key, 0)
         refusal: ClientRefused | None = None
         for index in (first, *(other for other in range(len(choices)) if other != first)):
             try:
-                answer = await self._once(choices[index], build, read)
+                answer = await self._once(tenant, choices[index], build, read)
             except ClientRefused as error:
                 if len(choices) == 1 or not _by_secret(error):
                     raise
@@ -59,11 +62,11 @@ class Asking:
         raise refusal
 
     async def _once(
-        self, client: OAuthClient, build: Build, read: Callable[[HttpReply, datetime], Value]
+        self, tenant: TenantId, client: OAuthClient, build: Build, read: Callable[[HttpReply, datetime], Value]
     ) -> tuple[Value, datetime]:
         stamp = Stamp(self._clock.now(), secrets.token_urlsafe(16))
         try:
-            reply = await self._outbound.send(build(client, stamp))
+            reply = await self._outbound.send(replace(build(client, stamp), tenant=tenant))
         except ConnectorsError as error:
             if error.reason is not Reason.BODY_TOO_LARGE:
                 raise

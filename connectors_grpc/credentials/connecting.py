@@ -222,6 +222,7 @@ class Connecting:
             return authorize.with_query(oauth.authorization_endpoint, wanted), state
         try:
             url, _ = await self._asking.ask(
+                tenant.id,
                 client,
                 lambda one, stamp: pushed_request(
                     oauth, one, wanted, stamp=stamp, allow_private_addresses=integration.allow_private_addresses
@@ -284,6 +285,7 @@ class Connecting:
         verifier = await self._ciphers.decrypt(PLATFORM_KEY, digest(state).encode(), flow.verifier)
         proof = Secret(verifier.decode()) if oauth.pkce else None
         reply, sent = await self._asking.ask(
+            tenant.id,
             client,
             lambda one, stamp: token_request.code_exchange(
                 oauth,

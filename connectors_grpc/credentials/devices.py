@@ -69,6 +69,7 @@ class Devices:
         client = await self._integrations.client_for(integration, tenant)
         try:
             granted, sent = await self._asking.ask(
+                tenant.id,
                 client,
                 lambda one, stamp: device.device_authorization(
                     oauth,
@@ -147,6 +148,7 @@ class Devices:
         client = await self._integrations.client_for(integration, tenant)
         code = Secret((await self._ciphers.decrypt(PLATFORM_KEY, digest(state).encode(), flow.verifier)).decode())
         reply, sent = await self._asking.ask(
+            tenant.id,
             client,
             lambda one, stamp: device.device_token(
                 oauth,

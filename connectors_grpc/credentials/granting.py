@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from connectors_grpc.credentials.answer import expires_at
@@ -15,13 +16,14 @@ from connectors_grpc.domain.definition import Discovery, Integration, OAuth
 from connectors_grpc.domain.records import Credential, CredentialKind, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.oauth2.token_reply import TokenReply
-from connectors_grpc.ports import Audit, HttpRequest, Outbound
+from connectors_grpc.ports import Audit, HttpReply, HttpRequest, Outbound
 from connectors_grpc.secret import Secret
 from connectors_grpc.tailoring import fields_with, tailored
 
 MOST_CONFLICTS = 10
 IDENTITY_ATTEMPTS = 2
 DISCOVERY_ATTEMPTS = 2
+PASSING = frozenset((Reason.PROVIDER_UNAVAILABLE, Reason.LIMIT_EXCEEDED))
 
 
 class Granting:
@@ -55,7 +57,7 @@ class Granting:
             requested_scopes=flow.scopes,
             issue_time=sent,
             token_type=reply.token_type,
-            account=await self._account(integration, fields_with(integration, fields, values)),
+            account=await self._account(flow, integration, fields_with(integration, fields, values)),
             values=values,
             refresh_expire_time=None if reply.refresh_expires_in is None else sent + reply.refresh_expires_in,
         )
@@ -75,31 +77,34 @@ class Granting:
         secrets = fields_with(integration, fields, given(flow))
         for one in oauth.discovery:
             if one.url:
-                found = await self._asked(discovery_request(integration, one, secrets), one, flow.values)
+                found = await self._asked(flow, discovery_request(integration, one, secrets), one)
             else:
                 reply = {name: value.reveal() for name, value in fields.items()}
                 found = found_in(reply, one, flow.values)
             values |= {one.id: found} if found else {}
         return {name: Secret(value) for name, value in values.items()}
 
-    async def _asked(self, request: HttpRequest, one: Discovery, given: Mapping[str, str]) -> str:
+    async def _asked(self, flow: Flow, request: HttpRequest, one: Discovery) -> str:
         """Asked again, once, where a passing fault is in the way: the person's consent is used up by now."""
         for attempt in range(DISCOVERY_ATTEMPTS):
             try:
-                return read_discovery(await self._outbound.send(request), one, given)
+                return read_discovery(await self._send(flow, request), one, flow.values)
             except ConnectorsError as error:
-                if error.reason is not Reason.PROVIDER_UNAVAILABLE or attempt + 1 == DISCOVERY_ATTEMPTS:
+                if error.reason not in PASSING or attempt + 1 == DISCOVERY_ATTEMPTS:
                     raise
         raise AssertionError
 
-    async def _account(self, integration: Integration, fields: Mapping[str, Secret]) -> str:
+    async def _send(self, flow: Flow, request: HttpRequest) -> HttpReply:
+        return await self._outbound.send(replace(request, tenant=flow.tenant))
+
+    async def _account(self, flow: Flow, integration: Integration, fields: Mapping[str, Secret]) -> str:
         """Whose it is; empty if that can't be known now. What was granted is not lost for that, unless it is a reconnect."""
         request = identity_request(integration, fields)
         if request is None or integration.api is None or not integration.api.account_pointer:
             return ""
         for _ in range(IDENTITY_ATTEMPTS):
             try:
-                account = read_identity(await self._outbound.send(request), integration.api).account
+                account = read_identity(await self._send(flow, request), integration.api).account
             except ConnectorsError:
                 continue
             if account:

@@ -23,7 +23,9 @@ from connectors_grpc.ports import Clock
 
 YOUNG = timedelta(seconds=30)
 """A token younger than this is not refreshed because an upstream answered 401 (attack 33)."""
-PASSING = frozenset((Reason.PROVIDER_UNAVAILABLE, Reason.VAULT_UNAVAILABLE, Reason.OAUTH_CLIENT_REFUSED))
+PASSING = frozenset(
+    (Reason.PROVIDER_UNAVAILABLE, Reason.VAULT_UNAVAILABLE, Reason.OAUTH_CLIENT_REFUSED, Reason.LIMIT_EXCEEDED)
+)
 """Why a refresh may fail while nothing is wrong with the credential."""
 
 

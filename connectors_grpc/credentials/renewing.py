@@ -212,7 +212,7 @@ class Renewing:
             return request
 
         self._check_circuit(self._circuits.wait(_provider(credential), self._clock.monotonic()))
-        return await self._asking.ask(client, build, way.read)
+        return await self._asking.ask(tenant.id, client, build, way.read)
 
     @staticmethod
     def _check_circuit(pause: float) -> None:

@@ -108,7 +108,7 @@ class Revoking:
             end = way_to_end(integration, integration.oauth, material)
             if end is None:
                 return ProviderResult.NOT_SUPPORTED
-            await self._asking.ask(client, end.build, end.read)
+            await self._asking.ask(tenant.id, client, end.build, end.read)
         except VaultUnavailable:
             raise
         except (ConnectorsError, MaterialLost, OAuthError):

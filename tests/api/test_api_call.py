@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as proxy
-from connectors_grpc.proxying import MOST_OF_ONE, MOST_REPLY_BODY
+from connectors_grpc.outbound import MOST_CONNECTIONS
+from connectors_grpc.proxying import MOST_REPLY_BODY
 from tests.canary import planted
 from tests.providers import RecordingUpstream, recording_upstream
 from tests.raw_calls import RPCS, ask, bearer, ended
@@ -305,7 +306,7 @@ async def test_an_api_that_hangs_for_one_tenant_leaves_room_for_the_others(serve
     async def hang(_head: bytes, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal came
         came += 1
-        if came == MOST_OF_ONE:
+        if came == MOST_CONNECTIONS // 2:
             full.set()
         await over.wait()
         writer.write(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n")
@@ -324,7 +325,7 @@ async def test_an_api_that_hangs_for_one_tenant_leaves_room_for_the_others(serve
         async with asyncio.timeout(20):
             await full.wait()
             assert (await app.proxied(other, name, "/v1/x")).http_status == 200
-            assert came == MOST_OF_ONE
+            assert came == MOST_CONNECTIONS // 2
             over.set()
             assert {answer.http_status for answer in await asyncio.gather(*calls)} == {204}
 

@@ -17,15 +17,15 @@ from connectors_grpc.changes import ChangeFeed, Subscription
 from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.domain.ids import KeyId, TenantId
-from connectors_grpc.domain.records import Role
-from connectors_grpc.errors import VaultUnavailable
+from connectors_grpc.domain.records import ApiKey, Role
+from connectors_grpc.errors import ConnectorsError, Reason, VaultUnavailable
 from connectors_grpc.journals import JournaledChanges, Pace
 from connectors_grpc.journals.journal import Page
 from connectors_grpc.journals.replica import FOLDER
 from connectors_grpc.memory import ManualClock, MemoryCiphers, MemoryDocuments, Outage
 from connectors_grpc.ports import Change, Document, DocumentPage, Json, Told
 from connectors_grpc.tenants import Tenants
-from connectors_grpc.watching import Event, Signal, Watching
+from connectors_grpc.watching import MOST_WATCHERS, Event, Signal, Watching
 
 PACE = Pace(poll=0.1, soon=0.02, gap=0.05, beat=0.1, alone=2.0, deadline=0.5, longest_pause=0.2)
 
@@ -281,21 +281,27 @@ async def _drained(events: AsyncIterator[Event]) -> None:
         pass
 
 
+async def sidecar_key(access: Access, name: str) -> ApiKey:
+    """A sidecar's key, as it comes with a call."""
+    text = access.new_text(KeyId(name))
+    assert await access.bootstrap(KeyId(name), Role.SIDECAR, text)
+    return await access.authenticate(text)
+
+
 async def test_streams_are_cut_while_the_others_can_not_be_heard() -> None:
     """A sidecar without a watch confirms what it holds; one that believed a deaf replica would not."""
     async with replicas() as ((_, _), (view_two, two)):
         access = Access(MemoryDocuments(), two, LogAudit(), ManualClock())
-        text = access.new_text(KeyId("sidecar"))
-        assert await access.bootstrap(KeyId("sidecar"), Role.SIDECAR, text)
+        key = await sidecar_key(access, "sidecar")
         tenants = Tenants(MemoryDocuments(), MemoryCiphers(), two, LogAudit(), ManualClock())
         watching = Watching(two, Holding(two, InFlight()), access, tenants)
-        events = watching.events(await access.authenticate(text))
+        events = watching.events(key)
         assert await anext(events) is Signal.RESYNC
         view_two.outage.down = True
         with pytest.raises(VaultUnavailable):
             await asyncio.wait_for(_drained(events), 5)
         with pytest.raises(VaultUnavailable):
-            await anext(watching.events(await access.authenticate(text)))
+            await anext(watching.events(key))
 
 
 async def test_a_slow_subscriber_gets_none() -> None:
@@ -320,3 +326,31 @@ async def test_a_resync_clears_what_waits() -> None:
     feed.resync()
     feed.publish(change("b"))
     assert [await anext(subscription), await anext(subscription)] == [None, change("b")]
+
+
+async def test_one_keys_watches_leave_room_for_anothers() -> None:
+    """However many it opens; one that ends makes room for the next."""
+    async with replicas() as ((_, one), _):
+        access = Access(MemoryDocuments(), one, LogAudit(), ManualClock())
+        tenants = Tenants(MemoryDocuments(), MemoryCiphers(), one, LogAudit(), ManualClock())
+        watching = Watching(one, Holding(one, InFlight()), access, tenants)
+        greedy, modest = [await sidecar_key(access, name) for name in ("greedy", "modest")]
+        events = [watching.events(greedy) for _ in range(MOST_WATCHERS // 2)]
+        assert {await anext(each) for each in events} == {Signal.RESYNC}
+        with pytest.raises(ConnectorsError) as refused:
+            await anext(watching.events(greedy))
+        assert (refused.value.reason, refused.value.metadata) == (
+            Reason.LIMIT_EXCEEDED,
+            {"limit": "watches of one key"},
+        )
+        assert refused.value.retry_after
+        others = watching.events(modest)
+        assert await anext(others) is Signal.RESYNC
+        for each in (others, events[0]):
+            await each.aclose()  # type: ignore[attr-defined]
+        again = watching.events(greedy)
+        assert await anext(again) is Signal.RESYNC
+        assert watching.open == MOST_WATCHERS // 2
+        for each in (*events[1:], again):
+            await each.aclose()  # type: ignore[attr-defined]
+        assert watching.open == 0

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from connectors_grpc.certificates import ClientCertificate
 from connectors_grpc.errors import ConnectorsError, Reason
-from connectors_grpc.outbound import HttpOutbound
+from connectors_grpc.outbound import MOST_CONNECTIONS, HttpOutbound
 from connectors_grpc.ports import HttpReply, HttpRequest, Outbound
 from connectors_grpc.resolving import SystemResolver
 from tests.sidecar.test_process import certificate as client_certificate
@@ -198,6 +198,31 @@ async def test_a_hang_ends_with_the_deadline(outbound: HttpOutbound, upstream: R
     error = await refused(outbound, get(f"{upstream.url}/{CANARY}", timeout=0.2))
     assert error.reason is Reason.PROVIDER_UNAVAILABLE
     assert error.metadata == {"host": f"127.0.0.1:{upstream.port}", "problem": "timeout", "sent": "maybe"}
+
+
+async def test_a_tenant_whose_hosts_all_hang_leaves_room_for_the_others(upstream: RecordingUpstream) -> None:
+    """However many hosts it names. What is over its share waits a while, was never sent, and is not the provider's failure."""
+    outbound = HttpOutbound(resolve=resolver(["127.0.0.1"]), spare=3)  # type: ignore[arg-type]
+    async with recording_upstream() as tarpit:
+        tarpit.handler = _hang
+        held = [
+            asyncio.create_task(
+                outbound.send(get(f"http://{each}.example:{tarpit.port}/", timeout=60, tenant="greedy"))
+            )
+            for each in range(MOST_CONNECTIONS // 4)
+        ]
+        await tarpit.seen_heads(len(held))
+        error = await refused(outbound, get(f"http://x.example:{tarpit.port}/", timeout=0.3, tenant="greedy"))
+        assert (error.reason, error.metadata) == (Reason.LIMIT_EXCEEDED, {"limit": "connections"})
+        assert len(tarpit.heads) == len(held)
+        assert (await outbound.send(get(upstream.url, tenant="modest"))).status == 200
+        held.pop().cancel()
+        tarpit.handler = None
+        assert (await outbound.send(get(tarpit.url, tenant="greedy"))).status == 200
+        for each in held:
+            each.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+    await outbound.aclose()
 
 
 async def test_a_drip_of_bytes_does_not_extend_the_deadline(

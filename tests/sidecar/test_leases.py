@@ -259,3 +259,5 @@ def test_the_pause_between_watches_grows_and_is_capped() -> None:
     assert pause(0, 0.0) == pytest.approx(0.1)
     assert pause(0, 1.0) == pytest.approx(0.3)
     assert pause(50, 1.0) == pytest.approx(15.1)
+    assert pause(0, 0.0, 5.0) == pytest.approx(5.1)
+    assert pause(0, 0.0, 1e9) == pytest.approx(15.1)

@@ -72,7 +72,8 @@ class ProxyServiceServicer:
 
         Caller: app, for the tenants and credentials of its scope.
         Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
-        PROVIDER_UNAVAILABLE, INTEGRATION_NOT_ENABLED, LIMIT_EXCEEDED (the tenant's quota). Retry: as safe as the method.
+        PROVIDER_UNAVAILABLE, INTEGRATION_NOT_ENABLED, LIMIT_EXCEEDED (the tenant's quota, or its share of the connections). Retry: as
+        safe as the method.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,7 +108,8 @@ class ProxyServiceServicer:
         any gap: lease again.
 
         Caller: sidecar; events outside its scope are not sent.
-        Errors: PERMISSION_DENIED, LIMIT_EXCEEDED. Retry: safe.
+        Errors: PERMISSION_DENIED, LIMIT_EXCEEDED (the key's share of a server's 1,000 watches: half of them if it is alone). Retry: safe,
+        after the pause that the error says; leases are good meanwhile, and confirmed every four seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

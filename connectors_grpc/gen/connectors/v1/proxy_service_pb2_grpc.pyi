@@ -39,7 +39,8 @@ class ProxyServiceStub:
 
     Caller: app, for the tenants and credentials of its scope.
     Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
-    PROVIDER_UNAVAILABLE, INTEGRATION_NOT_ENABLED, LIMIT_EXCEEDED (the tenant's quota). Retry: as safe as the method.
+    PROVIDER_UNAVAILABLE, INTEGRATION_NOT_ENABLED, LIMIT_EXCEEDED (the tenant's quota, or its share of the connections). Retry: as
+    safe as the method.
     """
     CallStream: _grpc.StreamStreamMultiCallable[_proxy_service_pb2.CallStreamRequest, _proxy_service_pb2.CallStreamResponse]
     """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
@@ -62,7 +63,8 @@ class ProxyServiceStub:
     any gap: lease again.
 
     Caller: sidecar; events outside its scope are not sent.
-    Errors: PERMISSION_DENIED, LIMIT_EXCEEDED. Retry: safe.
+    Errors: PERMISSION_DENIED, LIMIT_EXCEEDED (the key's share of a server's 1,000 watches: half of them if it is alone). Retry: safe,
+    after the pause that the error says; leases are good meanwhile, and confirmed every four seconds.
     """
     YieldLease: _grpc.UnaryUnaryMultiCallable[_proxy_service_pb2.YieldLeaseRequest, _proxy_service_pb2.YieldLeaseResponse]
     """Answers `credential_held`: no call with that generation is under way here any more. The refresh that waits for it goes on.
@@ -82,7 +84,8 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
 
     Caller: app, for the tenants and credentials of its scope.
     Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
-    PROVIDER_UNAVAILABLE, INTEGRATION_NOT_ENABLED, LIMIT_EXCEEDED (the tenant's quota). Retry: as safe as the method.
+    PROVIDER_UNAVAILABLE, INTEGRATION_NOT_ENABLED, LIMIT_EXCEEDED (the tenant's quota, or its share of the connections). Retry: as
+    safe as the method.
     """
     CallStream: _aio.StreamStreamMultiCallable[_proxy_service_pb2.CallStreamRequest, _proxy_service_pb2.CallStreamResponse]  # type: ignore[assignment]
     """Makes one call whose bodies stream both ways, under backpressure and without a bound on their size. The provider is sent
@@ -105,7 +108,8 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
     any gap: lease again.
 
     Caller: sidecar; events outside its scope are not sent.
-    Errors: PERMISSION_DENIED, LIMIT_EXCEEDED. Retry: safe.
+    Errors: PERMISSION_DENIED, LIMIT_EXCEEDED (the key's share of a server's 1,000 watches: half of them if it is alone). Retry: safe,
+    after the pause that the error says; leases are good meanwhile, and confirmed every four seconds.
     """
     YieldLease: _aio.UnaryUnaryMultiCallable[_proxy_service_pb2.YieldLeaseRequest, _proxy_service_pb2.YieldLeaseResponse]  # type: ignore[assignment]
     """Answers `credential_held`: no call with that generation is under way here any more. The refresh that waits for it goes on.
@@ -128,7 +132,8 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Caller: app, for the tenants and credentials of its scope.
         Errors: PERMISSION_DENIED (scope, or the key's rules), CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, BODY_TOO_LARGE, PATH_NOT_ALLOWED,
-        PROVIDER_UNAVAILABLE, INTEGRATION_NOT_ENABLED, LIMIT_EXCEEDED (the tenant's quota). Retry: as safe as the method.
+        PROVIDER_UNAVAILABLE, INTEGRATION_NOT_ENABLED, LIMIT_EXCEEDED (the tenant's quota, or its share of the connections). Retry: as
+        safe as the method.
         """
 
     @_abc_1.abstractmethod
@@ -169,7 +174,8 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         any gap: lease again.
 
         Caller: sidecar; events outside its scope are not sent.
-        Errors: PERMISSION_DENIED, LIMIT_EXCEEDED. Retry: safe.
+        Errors: PERMISSION_DENIED, LIMIT_EXCEEDED (the key's share of a server's 1,000 watches: half of them if it is alone). Retry: safe,
+        after the pause that the error says; leases are good meanwhile, and confirmed every four seconds.
         """
 
     @_abc_1.abstractmethod
