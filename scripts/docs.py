@@ -31,7 +31,7 @@ from connectors_grpc.rpc.integration_service import IntegrationServicer
 from connectors_grpc.rpc.proxy_service import ProxyServicer
 from connectors_grpc.rpc.tenant_service import TenantServicer
 from connectors_grpc.settings import describe
-from sidecar.main import command as sidecar_command
+from sidecar.command import command as sidecar_command
 from sidecar.problem import TEXT
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,7 +20,7 @@ _C = "connectors_grpc.cli"
 COMMANDS = {
     "up": Lazy(f"{_C}.run", "up", "Run it all on this machine: OpenBao, server, sidecar, and a demo."),
     "serve": Lazy(f"{_C}.run", "serve", "Run the server alone, on an existing Vault."),
-    "sidecar": Lazy("sidecar.main", "command", "Run the sidecar."),
+    "sidecar": Lazy("sidecar.command", "command", "Run the sidecar."),
     "simulate": Lazy(f"{_C}.simulate", "simulate", "Run a simulated OAuth provider."),
     "tenant": Lazy(f"{_C}.tenant", "tenant", "Tenants: create, list, suspend, delete."),
     "integration": Lazy(f"{_C}.integration", "integration", "Integrations and their OAuth clients."),

@@ -66,7 +66,7 @@ def settings(ctx: click.Context, out: Output) -> None:
     """List every setting: flag, environment variable, default. Flags win over the environment, that over --config."""
     try:
         from connectors_grpc.settings import describe
-        from sidecar.main import command as sidecar
+        from sidecar.command import command as sidecar
     except ModuleNotFoundError as error:
         raise click.ClickException(missing_package("settings", error)) from None
     client = options_of(ctx.find_root().command, "commands")

@@ -63,7 +63,7 @@ from connectors_grpc.cli.main import main
 try:
     main(["--help"])
 finally:
-    assert not {"pydantic", "rich", "connectors_grpc.settings", "sidecar.main"} & set(sys.modules)
+    assert not {"pydantic", "rich", "connectors_grpc.settings", "sidecar.command"} & set(sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 

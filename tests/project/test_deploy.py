@@ -33,7 +33,7 @@ from connectors_grpc.addresses import Address
 from connectors_grpc.cli.main import root
 from connectors_grpc.cli.reference import ELSEWHERE, options_of
 from connectors_grpc.settings import ServerSettings, describe, load
-from sidecar.main import command as sidecar_command
+from sidecar.command import command as sidecar_command
 from tests.openbao import OpenBao
 from tests.ports import free_port
 

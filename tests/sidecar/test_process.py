@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from connectors_grpc.gen.connectors.v1 import error_reason_pb2
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
+from sidecar.command import command
 from sidecar.engine.upstream import Upstream
-from sidecar.main import command
 from sidecar.problem import TEXT, Problem, answer
 from sidecar.refused import SettingsRefused
 from sidecar.settings import Tcp, Unix, parse

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
 from connectors_grpc.quota import Quota
-from sidecar.main import arguments, command
+from sidecar.command import arguments, command
 from sidecar.worker import VARIABLE
 from tests.ports import free_port
 from tests.sidecar.harness import OK, SIDECAR_KEY, App, Got, Key, Leaser, Provider, World
