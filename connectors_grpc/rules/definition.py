@@ -33,7 +33,7 @@ from connectors_grpc.rules.inputs import (
     known_in,
     revocation_violations,
 )
-from connectors_grpc.rules.placing import (
+from connectors_grpc.rules.placements import (
     MOST_ENTRIES,
     default_header_violations,
     is_token,
