@@ -6,11 +6,9 @@ takes what the provider sent back. With a `redirect_uri` of the platform's own, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from urllib.parse import urlsplit
 
 from connectors_grpc.credentials.asking import Asking
 from connectors_grpc.credentials.checks import check_enabled
@@ -18,6 +16,7 @@ from connectors_grpc.credentials.devices import Devices, DeviceStarted
 from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, given, new_handle, unknown
 from connectors_grpc.credentials.granting import Granting
 from connectors_grpc.credentials.managing import Managing
+from connectors_grpc.credentials.terms import check_redirect_uri, check_scopes, extended, with_known
 from connectors_grpc.domain.definition import Grant, Integration, OAuth
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialState, Tenant
@@ -36,11 +35,6 @@ from connectors_grpc.tenants import Tenants
 
 CallbackParameters = Mapping[str, Sequence[str]]
 """Every value of every parameter: that one comes twice is for the protocol to refuse."""
-
-MOST_SCOPES = 100
-REDIRECT_URI = re.compile(r"https?://[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]+")
-"""Characters of a URI but the fragment's mark.  Source: RFC 3986 section 2."""
-SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,512}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +121,10 @@ class Connecting:
         check_enabled(tenant, integration_id)
         integration = await self._integrations.get(integration_id)
         _oauth(integration)
-        _check_scopes(scopes)
+        check_scopes(scopes)
         credential_id = credential_id or CredentialId(integration_id)
         there = await self._there(tenant, integration, credential_id)
-        values = read_values(integration, _given(integration, there, inputs or {}), found=False)
+        values = read_values(integration, with_known(integration, there, inputs or {}), found=False)
         integration = consenting(integration, values)
         oauth = _oauth(integration)
         await self._integrations.client_for(integration, tenant)
@@ -140,7 +134,7 @@ class Connecting:
             tenant_uid=tenant.uid,
             integration=integration_id,
             credential=credential_id,
-            scopes=_extended(there, scopes or oauth.scopes),
+            scopes=extended(there, scopes or oauth.scopes),
             started_by=caller.id,
             expire_time=self._clock.now() + FLOW_TTL,
             allow_account_change=allow_account_change,
@@ -156,7 +150,7 @@ class Connecting:
         if not oauth.authorization_endpoint:
             raise _not_configured(integration_id, "oauth.authorization_endpoint")
         if redirect_uri:
-            _check_redirect_uri(redirect_uri)
+            check_redirect_uri(redirect_uri)
             url, _ = await self._begin(replace(flow, redirect_uri=redirect_uri, binding=caller.id), tenant, integration)
         else:
             handle = new_handle()
@@ -317,24 +311,6 @@ def _state(parameters: CallbackParameters) -> str:
     return values[0]
 
 
-def _extended(there: Credential | None, scopes: tuple[str, ...]) -> tuple[str, ...]:
-    """With those that the credential has: connecting again only adds. Not more than the bound, though."""
-    return scopes if there is None else tuple(dict.fromkeys((*scopes, *there.granted_scopes)))[:MOST_SCOPES]
-
-
-def _given(integration: Integration, there: Credential | None, inputs: Mapping[str, str]) -> Mapping[str, str]:
-    """Inputs, with those that the credential has: connecting again need not repeat them."""
-    known = {one.id for one in integration.inputs}
-    before = {} if there is None else {name: value for name, value in there.values.items() if name in known}
-    return {**before, **inputs}
-
-
-def _check_scopes(scopes: Sequence[str]) -> None:
-    """Scope tokens only.  Source: RFC 6749 section 3.3."""
-    if len(scopes) > MOST_SCOPES or not all(SCOPE.fullmatch(scope) for scope in scopes):
-        raise invalid("scopes", f"at most {MOST_SCOPES} scope tokens of RFC 6749 section 3.3 are wanted")
-
-
 def _oauth(integration: Integration) -> OAuth:
     """The OAuth side, where a person is to consent. Raises: INTEGRATION_NOT_CONFIGURED."""
     if integration.oauth is None:
@@ -346,26 +322,3 @@ def _oauth(integration: Integration) -> OAuth:
 
 def _not_configured(integration_id: IntegrationId, missing: str) -> ConnectorsError:
     return ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"integration": integration_id, "missing": missing})
-
-
-def _check_redirect_uri(uri: str) -> None:
-    """https, or http on loopback, absolute and without fragment.  Source: RFC 6749 section 3.1.2, RFC 8252 section 7.3."""
-    if len(uri) > 2000 or not _is_redirect_uri(uri):
-        raise invalid("redirect_uri", "an absolute https URL is wanted (http on loopback only), without fragment")
-
-
-def _is_redirect_uri(uri: str) -> bool:
-    try:
-        parts = urlsplit(uri)
-        port = parts.port
-    except ValueError:
-        return False
-    loopback = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
-    return (
-        # urlsplit drops line ends and takes spaces: what it says of such a text is not what a browser makes of it.
-        REDIRECT_URI.fullmatch(uri) is not None
-        and bool(parts.hostname)
-        and port != 0
-        and "@" not in parts.netloc
-        and (parts.scheme == "https" or loopback)
-    )
