@@ -10,7 +10,7 @@ from typing import assert_never
 from connectors_grpc.checking.stage import REDIRECT_URI, Stage
 from connectors_grpc.checking.vendor import Vendor
 from connectors_grpc.credentials.discovering import taken
-from connectors_grpc.credentials.managing import NewMaterial
+from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.credentials.revoking import ProviderResult
 from connectors_grpc.domain.definition import (
     ClientAuthentication,

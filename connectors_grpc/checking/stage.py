@@ -17,7 +17,8 @@ from connectors_grpc.credentials.identity import Identity
 from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.keeping import Keeper
 from connectors_grpc.credentials.leasing import InUse, Leasing
-from connectors_grpc.credentials.managing import Managing, NewMaterial
+from connectors_grpc.credentials.managing import Managing
+from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.credentials.renewing import Renewing

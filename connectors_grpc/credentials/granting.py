@@ -11,7 +11,8 @@ from connectors_grpc.credentials.discovering import discovery_request, found_in,
 from connectors_grpc.credentials.flows import Flow, given
 from connectors_grpc.credentials.identity import identity_request, read_identity
 from connectors_grpc.credentials.insisting import insist
-from connectors_grpc.credentials.managing import Managing, NewMaterial
+from connectors_grpc.credentials.managing import Managing
+from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.domain.definition import Discovery, Integration, OAuth
 from connectors_grpc.domain.records import Credential, CredentialKind, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason

@@ -12,7 +12,8 @@ from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.answer import fingerprint
 from connectors_grpc.credentials.checks import is_staged, not_found
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost, Place
-from connectors_grpc.credentials.managing import Managing, NewMaterial
+from connectors_grpc.credentials.managing import Managing
+from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.domain.definition import Integration
 from connectors_grpc.domain.ids import CredentialId
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialState, Material, Role, Tenant

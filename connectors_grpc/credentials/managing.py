@@ -4,51 +4,32 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 
 from connectors_grpc import lifecycle
 from connectors_grpc.codec import RecordMalformed
-from connectors_grpc.credentials.answer import fingerprint
-from connectors_grpc.credentials.checks import STAGED, is_staged, not_found
+from connectors_grpc.credentials.checks import STAGED, not_found
 from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper, Place
+from connectors_grpc.credentials.placing import (
+    NewMaterial,
+    check_account,
+    check_fills,
+    check_place,
+    granted,
+    material_of,
+)
 from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.revoking import PENDING_DETAIL, ProviderResult, Revoking
-from connectors_grpc.domain.definition import Grant, Integration
+from connectors_grpc.domain.definition import Integration
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
-from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, CredentialState, Material, Tenant
-from connectors_grpc.errors import Conflict, ConnectorsError, FieldViolation, KeyMissing, Reason, invalid
-from connectors_grpc.hosts import sealed_hosts
-from connectors_grpc.inject import FieldRefused, PlaceholderUnresolved, resolve
+from connectors_grpc.domain.records import ApiKey, Credential, CredentialState, Tenant
+from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason
 from connectors_grpc.integrations import Integrations
-from connectors_grpc.oauth2.minting import input_problems
 from connectors_grpc.ports import Audit, Change, Changes, Clock
-from connectors_grpc.secret import Secret
-from connectors_grpc.tailoring import fields_with, shown
 from connectors_grpc.tenants import Tenants
 
 STORE_ATTEMPTS = 5
 """Of one call that names no version. Each that is lost, another writer won."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewMaterial:
-    """What is to be stored. Holds secrets. With `inputs`, tokens are minted from them, and none is here yet. `values` are the
-    tenant's for its definition's placeholders.
-    """
-
-    kind: CredentialKind
-    fields: Mapping[str, Secret]
-    refresh_token: Secret | None = None
-    expire_time: datetime | None = None
-    scopes: tuple[str, ...] = ()
-    requested_scopes: tuple[str, ...] = ()
-    issue_time: datetime | None = None
-    token_type: str = "Bearer"
-    inputs: Mapping[str, Secret] | None = None
-    account: str = ""
-    values: Mapping[str, Secret] = field(default_factory=dict)
-    refresh_expire_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +88,16 @@ class Managing:
         """
         if integration.api is None:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "api"})
-        _check_fills(integration, new)
-        hosts = sealed_hosts(integration.api)
-        material = Material(
-            integration.id, new.fields, hosts, new.refresh_token, new.token_type, _inputs(integration, new), new.values
-        )
+        check_fills(integration, new)
+        material = material_of(integration, new)
         for _ in range(STORE_ATTEMPTS):
             there, current = place or await self._keeper.place(tenant, credential_id)
             place = None
             old = None if there is None else there.credential
-            _check_place(integration, credential_id, old, version, staged=staged)
+            check_place(integration, credential_id, old, version, staged=staged)
             if same_account and old is not None and old.state is not CredentialState.REVOKED:
-                _check_account(integration, old, new)
-            credential = _granted(
+                check_account(integration, old, new)
+            credential = granted(
                 tenant, integration, credential_id, new, old, now=self._clock.now(), labels=labels, version=current
             )
             if staged:
@@ -274,111 +252,3 @@ class Managing:
             generation=credential.generation,
             result=result,
         )
-
-
-def _check_place(
-    integration: Integration, credential_id: CredentialId, old: Credential | None, version: int, *, staged: bool
-) -> None:
-    """Whether this integration's credential may stand where `old` does. Raises: ALREADY_EXISTS, CONFLICT."""
-    foreign = old is not None and (old.integration != integration.id or (staged and not is_staged(old)))
-    if old is not None and foreign and old.state is not CredentialState.REVOKED:
-        raise ConnectorsError(Reason.ALREADY_EXISTS, {"credential": credential_id, "integration": old.integration})
-    if version not in (0, 0 if old is None else old.version):
-        raise ConnectorsError(Reason.CONFLICT)
-
-
-def _granted(
-    tenant: Tenant,
-    integration: Integration,
-    credential_id: CredentialId,
-    new: NewMaterial,
-    old: Credential | None,
-    *,
-    now: datetime,
-    labels: Mapping[str, str] | None,
-    version: int,
-) -> Credential:
-    """The record of what is stored, over `old`."""
-    assert integration.api is not None
-    minted = new.inputs is not None
-    state = CredentialState.PENDING if old is None else old.state
-    return Credential(
-        tenant=tenant.id,
-        id=credential_id,
-        integration=integration.id,
-        kind=new.kind,
-        state=lifecycle.next_state(state, lifecycle.Event.GRANTED),
-        generation=1 if old is None else old.generation + 1,
-        create_time=now if old is None else old.create_time,
-        update_time=now,
-        enabled=old is None or old.enabled or is_staged(old),
-        granted_scopes=new.scopes,
-        requested_scopes=new.requested_scopes or _default_scopes(integration, minted),
-        hosts=sealed_hosts(integration.api),
-        issue_time=new.issue_time or now,
-        # What is minted has ended before it began: it is due at its first use.
-        expire_time=now if minted else new.expire_time or _default_end(integration, new, now),
-        refreshable=minted or new.refresh_token is not None,
-        origin="" if new.refresh_token is None else fingerprint(new.refresh_token),
-        account=new.account,
-        minted=minted,
-        labels=dict(labels) if labels else (old.labels if old else {}),
-        version=version,
-        values=shown(integration, new.values),
-        refresh_expire_time=new.refresh_expire_time,
-    )
-
-
-def _default_end(integration: Integration, new: NewMaterial, now: datetime) -> datetime | None:
-    """When a token ends of which nobody said it; None if the definition does not either."""
-    ttl = None if integration.oauth is None else integration.oauth.default_access_token_ttl
-    if new.kind is not CredentialKind.OAUTH or ttl is None:
-        return None
-    return (new.issue_time or now) + ttl
-
-
-def _check_account(integration: Integration, old: Credential, new: NewMaterial) -> None:
-    """Another's account does not take this one's place unnoticed. Raises: ACCOUNT_MISMATCH."""
-    known = old.account if integration.api is not None and integration.api.account_pointer else ""
-    if known and new.account != known:
-        problem = "another_account" if new.account else "account_unknown"
-        raise ConnectorsError(Reason.ACCOUNT_MISMATCH, {"credential": old.id, "problem": problem})
-
-
-def _inputs(integration: Integration, new: NewMaterial) -> Mapping[str, Secret] | None:
-    """What to mint from, with the scopes to ask for if they are not the definition's."""
-    if new.inputs is None or integration.oauth is None or not new.requested_scopes:
-        return new.inputs
-    return {**new.inputs, "scope": Secret(integration.oauth.scope_separator.join(new.requested_scopes))}
-
-
-def _default_scopes(integration: Integration, minted: bool) -> tuple[str, ...]:
-    return integration.oauth.scopes if minted and integration.oauth is not None else ()
-
-
-def _check_inputs(integration: Integration, inputs: Mapping[str, Secret]) -> None:
-    """Exactly what the definition's grant needs. Raises: INVALID_FIELD."""
-    if integration.oauth is None or integration.oauth.grant is Grant.AUTHORIZATION_CODE:
-        raise invalid("material", "a person grants this integration: StartAuthorization gives a link")
-    violations = tuple(
-        FieldViolation(f"grant.{name}", text) for name, text in input_problems(integration.oauth, inputs)
-    )
-    if violations:
-        raise ConnectorsError(Reason.INVALID_FIELD, fields=violations)
-
-
-def _check_fills(integration: Integration, new: NewMaterial) -> None:
-    """A credential that could never be put in is refused when it is stored, not when it is used (attacks 19, 23)."""
-    assert integration.api is not None
-    fields = new.fields
-    if new.inputs is not None:
-        _check_inputs(integration, new.inputs)
-        fields = {"access_token": Secret("minted"), **fields}
-    try:
-        resolve(integration.api.placement, fields_with(integration, fields, new.values))
-    except PlaceholderUnresolved as error:
-        raise invalid("material", f"the integration's templates need the field {error.args[0]}") from None
-    except FieldRefused as error:
-        raise invalid(
-            "material", f"what fills {error.args[0]} must be visible ASCII, a Basic user name without colon"
-        ) from None

@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from connectors_grpc import policy
-from connectors_grpc.credentials.managing import NewMaterial
 from connectors_grpc.credentials.obtaining import OWN_CLIENT
+from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.domain.definition import Grant, Integration
 from connectors_grpc.domain.records import ApiKey, Role, Tenant
 from connectors_grpc.integrations import Integrations

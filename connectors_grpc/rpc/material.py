@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from google.protobuf.message import Message
 
-from connectors_grpc.credentials.managing import NewMaterial
+from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.credentials.seeding import unfit
 from connectors_grpc.domain.records import CredentialKind
 from connectors_grpc.errors import ConnectorsError, Reason, invalid

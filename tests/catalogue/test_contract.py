@@ -18,7 +18,7 @@ from joserfc.jwk import RSAKey
 from connectors_grpc.catalogue import load_catalogue
 from connectors_grpc.checking.redirected import Redirected
 from connectors_grpc.checking.stage import REDIRECT_URI, Stage
-from connectors_grpc.credentials.managing import NewMaterial
+from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.credentials.revoking import ProviderResult
 from connectors_grpc.domain.definition import Integration, OAuthClient
 from connectors_grpc.domain.ids import IntegrationId

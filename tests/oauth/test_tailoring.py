@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from connectors_grpc.checking.redirected import MEANT_FOR, Redirected
 from connectors_grpc.checking.stage import TENANT, Stage
-from connectors_grpc.credentials.managing import NewMaterial
+from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.credentials.revoking import ProviderResult
 from connectors_grpc.domain.definition import (
     Api,

@@ -10,7 +10,8 @@ import pytest
 from connectors_grpc.audit import LogAudit
 from connectors_grpc.changes import ChangeFeed
 from connectors_grpc.credentials.keeping import Held, Keeper
-from connectors_grpc.credentials.managing import STORE_ATTEMPTS, Managing, NewMaterial
+from connectors_grpc.credentials.managing import STORE_ATTEMPTS, Managing
+from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.revoking import Revoking
 from connectors_grpc.domain.definition import Api, ClientAuthentication, Integration, OAuth, OAuthClient, Placement
