@@ -1,40 +1,27 @@
 """The OpenAPI 3.1 document of REST, from compiled protos with their comments. Runs when code is generated, not in the server.
 
-Source: OpenAPI 3.1.1, the protobuf JSON mapping, AIP-203 (which fields are required, read-only or write-only).
+Source: OpenAPI 3.1.1.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from google.api import field_behavior_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from connectors_grpc.errors import MEANING, Reason
+from connectors_grpc.http.openapi_schemas import LABEL, WELL_KNOWN, Behaviour, Json, Schemas, behaviours
 from connectors_grpc.http.transcoding import PARAMETER, Binding, bindings, shape
 
-Json = dict[str, Any]
-Behaviour = field_behavior_pb2.FieldBehavior
-
 FILE = "openapi.json"
-PACKAGE = "connectors.v1"
 INTRODUCTION = """\
 Multi-tenant access to third-party APIs. Every path is an RPC of the gRPC contract `connectors.v1`, through the same checks.
 
 Each call but `/health` brings an API key: `Authorization: Bearer KEY`. Bodies are JSON in UTF-8 by the protobuf mapping, up to
 8 MiB, not compressed; unknown and repeated names are refused. A refusal is a problem document (RFC 9457) whose `reason` says why,
 in the header `X-Connectors-Error` too."""
-LABEL: Json = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", "minLength": 1, "maxLength": 63}
-LABELS = re.compile(r"(tenant|integration|credential|key|operation)(_id)?")
-"""Names of fields that hold identifiers, where they are sent."""
-WELL_KNOWN: Mapping[str, Json] = {
-    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
-    "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,9})?s$", "examples": ["3.5s"]},
-    "google.protobuf.FieldMask": {"type": "string", "description": "Names of fields, with commas between."},
-}
 ALWAYS = frozenset((Reason.API_KEY_MISSING, Reason.API_KEY_INVALID, Reason.PERMISSION_DENIED, Reason.INVALID_FIELD))
 ALWAYS |= {Reason.LIMIT_EXCEEDED, Reason.VAULT_UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.INTERNAL}
 WITH_BODY = (Reason.MALFORMED_REQUEST, Reason.BODY_TOO_LARGE, Reason.UNSUPPORTED_MEDIA_TYPE)
@@ -72,7 +59,7 @@ def document(files: FileDescriptorSet, services: Sequence[str]) -> Json:
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, `cnk_...`."}
             },
-            "schemas": {"Problem": PROBLEM, **dict(sorted(writer.schemas.items()))},
+            "schemas": {"Problem": PROBLEM, **dict(sorted(writer.schemas.found.items()))},
         },
     }
 
@@ -156,41 +143,12 @@ def _named(file: FileDescriptorProto, path: Sequence[int]) -> str:
     return ".".join(names) if len(path) % 2 == 0 else ""
 
 
-def _behaviours(field: Any) -> set[int]:
-    return set(field.GetOptions().Extensions[field_behavior_pb2.field_behavior])
-
-
-def _grammar(field: Any, needed: bool) -> Json:
-    """What the door wants of a field that is sent, as far as its annotations and name say it."""
-    if field.name == "page_size":
-        return {"minimum": 0}
-    if field.type != field.TYPE_STRING or not (needed or Behaviour.OPTIONAL in _behaviours(field)):
-        return {}
-    if not LABELS.fullmatch(field.name):
-        return {"minLength": 1} if needed else {}
-    return LABEL if needed else {"pattern": f"{LABEL['pattern']}|^$", "maxLength": 63}
-
-
-def _reach(messages: Iterator[Any]) -> set[str]:
-    """Full names of the messages, and of all within."""
-    seen: set[str] = set()
-    waiting = list(messages)
-    while waiting:
-        message = waiting.pop()
-        if message is not None and message.full_name not in seen:
-            seen.add(message.full_name)
-            waiting += [field.message_type for field in message.fields]
-    return seen
-
-
 class _Writer:
     """Operations, and the schemas that they came by."""
 
     def __init__(self, comments: Mapping[str, str], built: Sequence[Binding]) -> None:
         self._comments = comments
-        self._sent = _reach(binding.request for binding in built)
-        self._answered = _reach(binding.response for binding in built)
-        self.schemas: dict[str, Json] = {}
+        self.schemas = Schemas(comments, built)
 
     def operation(self, binding: Binding, path: str, number: int) -> Json:
         """One operation; `number` tells those of one RPC apart."""
@@ -220,7 +178,7 @@ class _Writer:
                 field = message.fields_by_name[step]
                 message = field.message_type
             assert field is not None
-            yield {"name": name, "in": "path", "required": True, **self._told_of(field), "schema": LABEL}
+            yield {"name": name, "in": "path", "required": True, **self.schemas.told_of(field), "schema": LABEL}
 
     def _query_parameters(self, binding: Binding) -> Iterator[Json]:
         if binding.body == "*":
@@ -230,99 +188,24 @@ class _Writer:
                 continue
             inner = field.message_type
             assert inner is None or inner.full_name in WELL_KNOWN, f"{field.full_name} can't stand in a query"
-            schema = self._schema(field)
-            told = self._told_of(field)
-            required = Behaviour.REQUIRED in _behaviours(field)
+            schema = self.schemas.field(field)
+            told = self.schemas.told_of(field)
+            required = Behaviour.REQUIRED in behaviours(field)
             yield {"name": field.json_name, "in": "query", "required": required, **told, "schema": schema}
-
-    def _told_of(self, field: Any) -> Json:
-        comment = self._comments.get(field.full_name, "")
-        return {"description": comment} if comment else {}
 
     def _body(self, binding: Binding) -> Json:
         if binding.body != "*":
-            return self._reference(binding.request.fields_by_name[binding.body].message_type)
+            return self.schemas.reference(binding.request.fields_by_name[binding.body].message_type)
         elsewhere = {path for path in binding.parameters if "." not in path}
-        return self._message(binding.request, elsewhere)
+        return self.schemas.message(binding.request, elsewhere)
 
     def _answer(self, binding: Binding) -> Json:
         message = binding.response
         if binding.response_body:
             message = message.fields_by_name[binding.response_body].message_type
-        schema = self._reference(message)
+        schema = self.schemas.reference(message)
         told = self._comments.get(message.full_name, "") or "Done."
         return {"description": told, "content": {"application/json": {"schema": schema}}}
-
-    def _reference(self, kind: Any) -> Json:
-        """By reference; the schema itself is written once."""
-        name = kind.full_name.removeprefix(f"{PACKAGE}.")
-        if name not in self.schemas:
-            self.schemas[name] = {}  # or a message within itself would never end
-            self.schemas[name] = self._message(kind, set()) if hasattr(kind, "fields") else self._enum(kind)
-        return {"$ref": f"#/components/schemas/{name}"}
-
-    def _enum(self, enum: Any) -> Json:
-        told = [self._comments.get(enum.full_name, "")]
-        told += [f"- `{v.name}`: {self._comments.get(f'{enum.full_name}.{v.name}', '')}" for v in enum.values]
-        return {"type": "string", "enum": [value.name for value in enum.values], "description": "\n".join(told)}
-
-    def _message(self, message: Any, elsewhere: set[str]) -> Json:
-        fields = [field for field in message.fields if field.name not in elsewhere]
-        found: Json = {"type": "object", "properties": {field.json_name: self._property(field) for field in fields}}
-        told = [self._comments.get(message.full_name, "")]
-        for choice in message.oneofs:
-            told += ["At most one of " + ", ".join(f"`{field.json_name}`" for field in choice.fields) + "."]
-        found["description"] = "\n\n".join(part for part in told if part)
-        required = [field.json_name for field in fields if self._is_required(field)]
-        if required:
-            found["required"] = required
-        if message.full_name not in self._answered:
-            found["additionalProperties"] = False
-        return found
-
-    def _is_required(self, field: Any) -> bool:
-        """In what is sent: as annotated. In answers: what is always written, with read-only members of what goes both ways."""
-        behaviours, name = _behaviours(field), field.containing_type.full_name
-        if Behaviour.REQUIRED in behaviours:
-            return True
-        written = field.is_repeated or not field.has_presence
-        return written and (name not in self._sent or bool(behaviours & {Behaviour.OUTPUT_ONLY, Behaviour.IDENTIFIER}))
-
-    def _property(self, field: Any) -> Json:
-        found = {**self._schema(field), **self._told_of(field)}
-        behaviours, name = _behaviours(field), field.containing_type.full_name
-        if name in self._sent and behaviours & {Behaviour.OUTPUT_ONLY, Behaviour.IDENTIFIER}:
-            found["readOnly"] = True
-        if Behaviour.INPUT_ONLY in behaviours:
-            found["writeOnly"] = True
-        return found
-
-    def _schema(self, field: Any) -> Json:
-        inner, required = field.message_type, Behaviour.REQUIRED in _behaviours(field)
-        if inner is not None and inner.GetOptions().map_entry:
-            return {"type": "object", "additionalProperties": self._single(inner.fields_by_name["value"])}
-        if field.is_repeated:
-            return {"type": "array", "items": self._single(field), **({"minItems": 1} if required else {})}
-        return {**self._single(field), **_grammar(field, required)}
-
-    def _single(self, field: Any) -> Json:
-        if field.message_type is not None:
-            known = WELL_KNOWN.get(field.message_type.full_name)
-            return dict(known) if known is not None else self._reference(field.message_type)
-        if field.enum_type is not None:
-            return self._reference(field.enum_type)
-        match field.type:
-            case field.TYPE_STRING:
-                return {"type": "string"}
-            case field.TYPE_BYTES:
-                return {"type": "string", "contentEncoding": "base64", "format": "byte"}
-            case field.TYPE_BOOL:
-                return {"type": "boolean"}
-            case field.TYPE_INT32:
-                return {"type": "integer", "format": "int32", "minimum": -(2**31), "maximum": 2**31 - 1}
-            case field.TYPE_INT64:
-                return {"type": "string", "format": "int64", "pattern": "^-?[0-9]{1,19}$"}
-        raise ValueError(f"{field.full_name} has a type that nothing here has yet")
 
 
 def _told(comment: str) -> tuple[str, str, set[Reason]]:
