@@ -18,7 +18,8 @@ from connectors_grpc.domain.ids import CredentialId, TenantId, TenantUid
 from connectors_grpc.domain.operation import Deletion, DeletionOf, Deletions, Operation
 from connectors_grpc.domain.records import ApiKey, CredentialState, Tenant, TenantState
 from connectors_grpc.errors import ConnectorsError, Reason, VaultUnavailable
-from connectors_grpc.operations import Operations, Run
+from connectors_grpc.operation_run import Run
+from connectors_grpc.operations import Operations
 from connectors_grpc.ports import Audit
 from connectors_grpc.several import several
 from connectors_grpc.tenants import Tenants

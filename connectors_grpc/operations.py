@@ -1,7 +1,7 @@
 """Long work that outlives its call, its process and its replica: how far it is stands in `operations/{id}`, and whoever has
 its document may go on with it.
 
-One process works at an operation: its `owner`, which writes at least every `BEAT` seconds by compare-and-set. Whose document
+One process works at an operation: its `owner`, which writes at every beat (`operation_run`) by compare-and-set. Whose document
 has not changed while we watched it for `TTL` seconds is dead, and another takes over; two machines' clocks are never
 compared, and time in which the Vault was away counts for nothing. Work is written so that it can be begun again at any point.
 """
@@ -15,17 +15,17 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Self
+from typing import Self
 
-from connectors_grpc import codec, logs, policy
+from connectors_grpc import logs, policy
 from connectors_grpc.domain.ids import OperationId, TenantId, TenantUid
 from connectors_grpc.domain.operation import Operation, Work
 from connectors_grpc.domain.records import ApiKey, Role
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason, VaultUnavailable
+from connectors_grpc.operation_run import Lost, Run, store, stored
 from connectors_grpc.ports import Clock, Documents
 
 KEPT = timedelta(days=1)
-BEAT = 2.0
 TTL = 15.0
 POLL = 3.0
 MOST_RUNS = 16
@@ -34,52 +34,6 @@ MOST_REMEMBERED = 10_000
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
 
 log = logs.get("operations")
-
-
-class Lost(Exception):
-    """Another process has taken the operation over: whoever sees this stops."""
-
-
-class Run:
-    """An operation in the hands of the one that works at it."""
-
-    def __init__(self, operation: Operation, documents: Documents) -> None:
-        self.operation = operation
-        self._documents = documents
-        self._owner = operation.owner
-        self._turn = asyncio.Lock()
-
-    def note(self, **changes: Any) -> None:
-        """Note how far it is, for who asks here; the next beat stores it."""
-        self.operation = replace(self.operation, **changes)
-
-    async def save(self, **changes: Any) -> None:
-        """Note, and store it. Raises: Lost, VaultUnavailable."""
-        self.note(**changes)
-        async with self._turn:
-            try:
-                version = await _write(self._documents, self.operation)
-            except Conflict:
-                # An answer that was lost may have been a yes: then what is there is ours.
-                there = await _read(self._documents, self.operation.id)
-                if there is None or there.owner != self._owner:
-                    raise Lost from None
-                self.note(version=there.version)
-                version = await self._again()
-            self.note(version=version)
-
-    async def _again(self) -> int:
-        try:
-            return await _write(self._documents, self.operation)
-        except Conflict:
-            raise Lost from None
-
-    async def beat(self) -> None:
-        """Store how far it is, again and again. Ends only by being cancelled. Raises: Lost."""
-        while True:
-            await asyncio.sleep(BEAT)
-            with contextlib.suppress(VaultUnavailable):
-                await self.save()
 
 
 @dataclass(slots=True)
@@ -128,7 +82,7 @@ class Operations:
                 owner=self._owner if self._has_room() else "",
             )
             with contextlib.suppress(Conflict):
-                operation = replace(operation, version=await _write(self._documents, operation))
+                operation = replace(operation, version=await store(self._documents, operation))
                 if operation.owner:
                     self._start(operation)
                 return operation
@@ -143,7 +97,7 @@ class Operations:
             if len(ours) < len(page.names) or not page.more:
                 break
             after = ours[-1]
-        return await _read(self._documents, OperationId(latest)) if latest else None
+        return await stored(self._documents, OperationId(latest)) if latest else None
 
     async def wait(self, operation: Operation, seconds: float) -> Operation:
         """As it stands when it has ended here, or after so many seconds."""
@@ -157,7 +111,7 @@ class Operations:
     async def get(self, caller: ApiKey, operation_id: OperationId) -> Operation:
         """How it stands; a receipt is kept for a day. Raises: OPERATION_NOT_FOUND, PERMISSION_DENIED."""
         found = self._runs.get(operation_id)
-        operation = found[0].operation if found else await _read(self._documents, operation_id)
+        operation = found[0].operation if found else await stored(self._documents, operation_id)
         scope = caller.scope.tenants
         if scope is not None and (operation is None or scope.get(operation.tenant) != operation.uid):
             raise policy.denied()
@@ -178,7 +132,7 @@ class Operations:
         for name in await self._names():
             if name in self._ended or name in self._runs:
                 continue
-            operation = await _read(self._documents, name)
+            operation = await stored(self._documents, name)
             if operation is None or operation.done:
                 self._remember(name)
             elif self._has_room() and self._free(operation, now):
@@ -222,7 +176,7 @@ class Operations:
             return operation
         ours = replace(operation, owner=self._owner)
         try:
-            ours = replace(ours, version=await _write(self._documents, ours))
+            ours = replace(ours, version=await store(self._documents, ours))
         except Conflict:
             return operation
         log.info("operation_taken_up", target=ours.id, action=ours.work.kind)
@@ -281,7 +235,7 @@ class Operations:
     async def sweep(self) -> None:
         """Remove what ended more than a day ago, and what is no operation."""
         for name in await self._names():
-            operation = await _read(self._documents, name)
+            operation = await stored(self._documents, name)
             if operation is None or self._old(operation):
                 await self._documents.purge(f"operations/{name}")
 
@@ -310,17 +264,3 @@ class Operations:
             if not run.operation.done:
                 with contextlib.suppress(VaultUnavailable, Lost):
                     await run.save(owner="")
-
-
-async def _read(documents: Documents, operation_id: OperationId) -> Operation | None:
-    document = await documents.read(f"operations/{operation_id}")
-    if document is None:
-        return None
-    try:
-        return replace(codec.load(Operation, document.data), version=document.version)
-    except codec.RecordMalformed:
-        return None
-
-
-async def _write(documents: Documents, operation: Operation) -> int:
-    return await documents.write(f"operations/{operation.id}", codec.dump(operation), cas=operation.version)

@@ -21,7 +21,8 @@ from connectors_grpc.domain.operation import Operation, Rotation
 from connectors_grpc.domain.records import ApiKey, TenantState
 from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason, Undecipherable, VaultUnavailable
 from connectors_grpc.grammar import MAX_BATCH, MAX_BATCH_SIZE, sealed_version
-from connectors_grpc.operations import Operations, Run
+from connectors_grpc.operation_run import Run
+from connectors_grpc.operations import Operations
 from connectors_grpc.ports import Audit, Ciphers, Clock, Documents, Sealed
 from connectors_grpc.sealed_clients import PLATFORM_KEY
 from connectors_grpc.several import several

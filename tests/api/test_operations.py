@@ -8,13 +8,15 @@ from datetime import timedelta
 
 import pytest
 
+from connectors_grpc import operation_run
 from connectors_grpc import operations as module
 from connectors_grpc.domain.ids import KeyId, OperationId, TenantId, TenantUid
 from connectors_grpc.domain.operation import Deletion, Operation, Rotation
 from connectors_grpc.domain.records import ApiKey, Role, Scope
 from connectors_grpc.errors import ConnectorsError, Reason, VaultUnavailable
 from connectors_grpc.memory import ManualClock, MemoryDocuments, Outage
-from connectors_grpc.operations import POLL, TTL, Operations, Run
+from connectors_grpc.operation_run import Run
+from connectors_grpc.operations import POLL, TTL, Operations
 from connectors_grpc.ports import Json
 
 ACME, UID = TenantId("acme"), TenantUid("uid-1")
@@ -81,7 +83,7 @@ class Replicas:
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Replicas:
     """No replica yet; beats are short."""
-    monkeypatch.setattr(module, "BEAT", 0.005)
+    monkeypatch.setattr(operation_run, "BEAT", 0.005)
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.005)
     return Replicas()
 
