@@ -12,7 +12,7 @@ import grpc
 from connectors_grpc.cli.errors import read
 from connectors_grpc.cli.output import Output, clean
 from connectors_grpc.configuration.applying import Applied, Outcome
-from connectors_grpc.configuration.plan import Action, Plan, Step
+from connectors_grpc.configuration.steps import Action, Plan, Step
 
 SIGNS = {Action.CREATE: ("+", "green"), Action.CHANGE: ("~", "yellow"), Action.DELETE: ("-", "red")}
 SHOWN = 100

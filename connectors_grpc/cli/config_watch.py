@@ -18,7 +18,7 @@ from connectors_grpc.cli.connection import Session
 from connectors_grpc.cli.errors import INTERRUPTED
 from connectors_grpc.configuration.applying import Applying, Outcome
 from connectors_grpc.configuration.loading import Loaded
-from connectors_grpc.configuration.plan import Plan
+from connectors_grpc.configuration.steps import Plan
 from connectors_grpc.configuration.tree import Invalid
 from connectors_grpc.configuration.watching import Marks, marks, wait
 

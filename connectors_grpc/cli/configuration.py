@@ -21,7 +21,8 @@ from connectors_grpc.cli.output import Output, clean
 from connectors_grpc.configuration.applying import Applying
 from connectors_grpc.configuration.asking import ask
 from connectors_grpc.configuration.loading import Loaded, files_of, load
-from connectors_grpc.configuration.plan import Plan, plan
+from connectors_grpc.configuration.plan import plan
+from connectors_grpc.configuration.steps import Plan
 from connectors_grpc.configuration.tree import Invalid
 
 DIFFERS = 1

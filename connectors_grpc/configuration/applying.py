@@ -16,7 +16,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from connectors_grpc.configuration.api import LONGEST, Api, Explain, each
 from connectors_grpc.configuration.asking import refusal_text
 from connectors_grpc.configuration.model import Configuration
-from connectors_grpc.configuration.plan import Action, Phase, Plan, Step
+from connectors_grpc.configuration.steps import Action, Phase, Plan, Step
 from connectors_grpc.configuration.wanted import (
     client_message,
     fields_of,

@@ -12,7 +12,8 @@ import grpc
 
 from connectors_grpc.configuration.api import LONGEST, PAGE, Api, Reason, each
 from connectors_grpc.configuration.model import Configuration, Credential
-from connectors_grpc.configuration.plan import Match, Seen, Stored, is_frozen
+from connectors_grpc.configuration.plan import is_frozen
+from connectors_grpc.configuration.steps import Match, Seen, Stored
 from connectors_grpc.configuration.wanted import client_message, fields_of, integration_message, material_request
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations

@@ -20,8 +20,9 @@ from connectors_grpc.configuration.interpolation import interpolate
 from connectors_grpc.configuration.loading import load
 from connectors_grpc.configuration.model import Configuration, json_schema
 from connectors_grpc.configuration.overlay import merge
-from connectors_grpc.configuration.plan import Action, Match, Phase, Plan, Seen, Stored, plan
+from connectors_grpc.configuration.plan import plan
 from connectors_grpc.configuration.reading import read
+from connectors_grpc.configuration.steps import Action, Match, Phase, Plan, Seen, Stored
 from connectors_grpc.configuration.tree import Invalid, Node, Place
 from connectors_grpc.configuration.wanted import fields_of, integration_message, material_request, source_of
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
