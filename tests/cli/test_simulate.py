@@ -20,7 +20,8 @@ import pytest
 from click.testing import CliRunner
 
 from connectors_grpc.cli.main import root
-from connectors_grpc.cli.simulate import command, definition, introduction, kept_secret
+from connectors_grpc.cli.simulate import kept_secret
+from connectors_grpc.cli.simulated import command, definition, introduction
 from connectors_grpc.simulator import (
     Client,
     Endpoint,
