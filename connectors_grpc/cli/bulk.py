@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,13 +10,15 @@ from typing import Any
 import click
 
 from connectors_grpc.cli.connection import Session
+from connectors_grpc.cli.documents import content_of, parsed
 from connectors_grpc.cli.errors import FAILED
 from connectors_grpc.cli.operation import await_operation
 from connectors_grpc.cli.output import Output
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
 
 BATCH = 100
-MOST = 8 << 20
+MOST = 8
+"""MiB of a file."""
 KNOWN = {"id": str, "display_name": str, "labels": dict}
 NAMESPACE = uuid.UUID("7d2b3c0e-6f0a-4e55-9d7e-3a1c5b9f2e64")
 """From which the request ids are derived: the same tenant imported again is the same request."""
@@ -28,41 +28,12 @@ tenants_argument = click.argument("tenant_ids", metavar="TENANT...", nargs=-1, r
 
 def read_tenants(path: Path) -> list[pb.CreateTenantRequest]:
     """The tenants in a file, `-` for stdin. Bounds: 8 MiB.  Raises: UsageError, which says where."""
-    if str(path) == "-":
-        content = sys.stdin.buffer.read(MOST + 1)
-    else:
-        try:
-            with path.expanduser().open("rb") as stream:
-                content = stream.read(MOST + 1)
-        except OSError as error:
-            raise click.UsageError(f"{path} can't be read: {error.strerror}.") from None
-    if len(content) > MOST:
-        raise click.UsageError("At most 8 MiB is taken.")
-    items = _parse(content)
+    items = parsed(content_of(path, "FILE", most=MOST), "FILE", lines=True)
     if isinstance(items, dict):
         items = items.get("tenants", [items])
     if not isinstance(items, list) or not items:
         raise click.UsageError("A list of tenants is wanted, or an object with `tenants`.")
     return [_request(item, number) for number, item in enumerate(items, 1)]
-
-
-def _parse(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return [json.loads(line) for line in content.splitlines() if line.strip()]
-    except (ValueError, RecursionError):
-        pass
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise click.UsageError("It is not JSON; for YAML run: pip install pyyaml") from None
-    try:
-        return yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise click.UsageError("It is neither JSON nor YAML.") from None
 
 
 def _request(item: Any, number: int) -> pb.CreateTenantRequest:

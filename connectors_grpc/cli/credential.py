@@ -20,8 +20,9 @@ from connectors_grpc.cli.base import (
 from connectors_grpc.cli.connecting import wait_for_device, wait_until_connected
 from connectors_grpc.cli.connection import PAGE, Session, collect
 from connectors_grpc.cli.credential_view import kind_of, show_link, show_one, state_of
+from connectors_grpc.cli.documents import opened
 from connectors_grpc.cli.errors import FAILED
-from connectors_grpc.cli.importing import Progress, opened, said, send_all
+from connectors_grpc.cli.importing import Progress, said, send_all
 from connectors_grpc.cli.inputs import input_file_option, input_option, inputs_of
 from connectors_grpc.cli.material import KINDS, grant_of, put_material
 from connectors_grpc.cli.output import Output, as_json, when
@@ -188,7 +189,7 @@ def import_(ctx: click.Context, session: Session, file: Path, out: Output) -> No
     refresh_token, expire_time, scopes} or grant; credential, inputs, labels and etag if wanted. With --json each answer is a
     line, as it comes. Run again, it changes only what differs. Exit code 1 if any line was refused.
     """
-    with opened(file) as stream, Progress(out) as progress:
+    with opened(file, "FILE") as stream, Progress(out) as progress:
         for number, answer in send_all(session, stream):
             progress.count(answer)
             if out.json:

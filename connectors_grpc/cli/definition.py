@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,9 @@ from typing import Any
 import click
 from google.protobuf.json_format import ParseDict, ParseError
 
+from connectors_grpc.cli.documents import content_of, parsed
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as pb
 
-MOST = 1 << 20
 OPTION = "--file"
 CATALOGUE_MARK = "verified"
 """What stands in each file of the catalogue, and in no message of the contract that anybody writes."""
@@ -48,17 +46,8 @@ def read_definition(path: Path) -> pb.Integration:
 
     Bounds: 1 MiB.  Raises: UsageError; values are not repeated in it, as one may be a secret.
     """
-    if str(path) == "-":
-        content = sys.stdin.buffer.read(MOST + 1)
-    else:
-        try:
-            with path.expanduser().open("rb") as stream:
-                content = stream.read(MOST + 1)
-        except OSError as error:
-            raise click.UsageError(f"{OPTION}: {path} can't be read: {error.strerror}.") from None
-    if len(content) > MOST:
-        raise click.UsageError(f"{OPTION}: at most 1 MiB is taken.")
-    document = _parse(content)
+    content = content_of(path, OPTION, most=1)
+    document = parsed(content, OPTION)
     if isinstance(document, dict) and CATALOGUE_MARK in document:
         return _of_catalogue(path.name, content)
     if not isinstance(document, dict):
@@ -89,21 +78,6 @@ def _of_catalogue(name: str, content: bytes) -> pb.Integration:
     for field in ("id", "source", "verified"):
         found.ClearField(field)
     return found
-
-
-def _parse(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise click.UsageError(f"{OPTION}: it is not JSON; for YAML run: pip install pyyaml") from None
-    try:
-        return yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise click.UsageError(f"{OPTION}: it is neither JSON nor YAML.") from None
 
 
 def _unknown(document: dict[str, Any], descriptor: Any, at: str = "") -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any, Self
 
 import click
@@ -28,20 +26,6 @@ Line = tuple[int, pb.ImportCredentialsResponse]
 
 class NotMessage(Exception):
     """A line that is no credential; the text says why, and holds nothing of the line."""
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file, `-` for stdin.  Raises: UsageError."""
-    if str(path) == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        stream = path.expanduser().open("rb")
-    except OSError as error:
-        raise click.UsageError(f"{path} can't be read: {error.strerror}.") from None
-    with stream:
-        yield stream
 
 
 class Progress:
