@@ -30,8 +30,9 @@ from connectors_grpc.cli.bulk import (
 from connectors_grpc.cli.connection import PAGE, Session, collect
 from connectors_grpc.cli.errors import FAILED
 from connectors_grpc.cli.operation import await_operation, show_operation, wait_option
-from connectors_grpc.cli.output import Output, labels, when, word
-from connectors_grpc.cli.tenant_bounds import allowed_text, any_given, bounds_options, put_bounds, quota_text
+from connectors_grpc.cli.output import Output, labels, when
+from connectors_grpc.cli.tenant_bounds import any_given, bounds_options, put_bounds
+from connectors_grpc.cli.tenant_view import show_one, state_of, status_row
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
 
 
@@ -72,7 +73,7 @@ def create(
     request = pb.CreateTenantRequest(
         tenant_id=tenant_id, tenant=wanted, request_id=str(uuid.uuid4()), validate_only=validate_only
     )
-    show(out, session.tenants.CreateTenant(request).tenant)
+    show_one(out, session.tenants.CreateTenant(request).tenant)
 
 
 @tenant.command(examples=("connectors tenant get acme", "connectors tenant get acme --json"))
@@ -81,7 +82,7 @@ def create(
 @pass_session
 def get(session: Session, tenant_id: str, out: Output) -> None:
     """Show one tenant."""
-    show(out, session.tenants.GetTenant(pb.GetTenantRequest(tenant=tenant_id)).tenant)
+    show_one(out, session.tenants.GetTenant(pb.GetTenantRequest(tenant=tenant_id)).tenant)
 
 
 @tenant.command("list", examples=("connectors tenant list", "connectors tenant list --json | jq -r '.tenants[].id'"))
@@ -98,7 +99,7 @@ def list_(session: Session, limit: int, out: Output) -> None:
     if out.json:
         out.message(pb.ListTenantsResponse(tenants=found))
         return
-    rows = [(item.id, item.display_name, _state(item), when(item.create_time), labels(item.labels)) for item in found]
+    rows = [(item.id, item.display_name, state_of(item), when(item.create_time), labels(item.labels)) for item in found]
     out.table(("TENANT", "NAME", "STATE", "CREATED", "LABELS"), rows, "No tenants yet: connectors tenant create TENANT")
 
 
@@ -139,7 +140,7 @@ def update(
     if labels or removed:
         request.update_mask.paths.append("labels")
     request.update_mask.paths.extend(put_bounds(request.tenant, current, bounds))
-    show(out, session.tenants.UpdateTenant(request).tenant)
+    show_one(out, session.tenants.UpdateTenant(request).tenant)
 
 
 @tenant.command(examples=("connectors tenant delete acme", "connectors tenant delete acme zenith --force --yes"))
@@ -171,7 +172,7 @@ def delete(
 def suspend(ctx: click.Context, session: Session, tenant_ids: tuple[str, ...], out: Output) -> None:
     """Freeze tenants: nothing is given out for them until they are resumed. Exit code 1 if any was refused."""
     if len(tenant_ids) == 1:
-        show(out, session.tenants.SuspendTenant(pb.SuspendTenantRequest(tenant=tenant_ids[0])).tenant)
+        show_one(out, session.tenants.SuspendTenant(pb.SuspendTenantRequest(tenant=tenant_ids[0])).tenant)
         return
     show_results(ctx, out, "suspended", tenant_ids, suspend_all(session, tenant_ids))
 
@@ -184,7 +185,7 @@ def suspend(ctx: click.Context, session: Session, tenant_ids: tuple[str, ...], o
 def resume(ctx: click.Context, session: Session, tenant_ids: tuple[str, ...], out: Output) -> None:
     """Lift suspensions. Exit code 1 if any was refused."""
     if len(tenant_ids) == 1:
-        show(out, session.tenants.ResumeTenant(pb.ResumeTenantRequest(tenant=tenant_ids[0])).tenant)
+        show_one(out, session.tenants.ResumeTenant(pb.ResumeTenantRequest(tenant=tenant_ids[0])).tenant)
         return
     show_results(ctx, out, "resumed", tenant_ids, resume_all(session, tenant_ids))
 
@@ -202,7 +203,7 @@ def status(session: Session, tenant_id: str, out: Output) -> None:
     out.record(
         (
             ("tenant", found.tenant.id),
-            ("state", _state(found.tenant)),
+            ("state", state_of(found.tenant)),
             *((f"credentials {name}", str(count)) for name, count in sorted(found.credentials_by_state.items())),
             ("to connect again", ", ".join(found.needs_reauth)),
         )
@@ -226,22 +227,9 @@ def health(session: Session, needs_attention: bool, limit: int, out: Output) -> 
     if out.json:
         out.message(pb.ListTenantStatusesResponse(statuses=found))
         return
-    rows = [
-        (item.tenant.id, _state(item.tenant), _counts(item), "yes" if item.needs_attention else "", _needs(item))
-        for item in found
-    ]
+    rows = map(status_row, found)
     empty = "No tenant needs attention." if needs_attention else "No tenants yet: connectors tenant create TENANT"
     out.table(("TENANT", "STATE", "CREDENTIALS", "ATTENTION", "CONNECT AGAIN"), rows, empty)
-
-
-def _counts(item: pb.TenantStatus) -> str:
-    counts = [f"{count} {name}" for name, count in sorted(item.credentials_by_state.items())]
-    counts += [f"{item.unreadable_count} damaged"] if item.unreadable_count else []
-    return ", ".join(counts) + ("+" if item.counted_partly else "")
-
-
-def _needs(item: pb.TenantStatus) -> str:
-    return ", ".join(item.needs_reauth)
 
 
 @tenant.command(
@@ -286,27 +274,3 @@ def import_(ctx: click.Context, session: Session, file: Path, validate_only: boo
         click.echo(f"{len(results) - refused} {done}, {refused} refused.", err=True)
     if refused:
         ctx.exit(FAILED)
-
-
-def show(out: Output, item: pb.Tenant) -> None:
-    """One tenant."""
-    if out.json:
-        out.message(item)
-        return
-    out.record(
-        (
-            ("tenant", item.id),
-            ("name", item.display_name),
-            ("state", _state(item)),
-            ("uid", item.uid),
-            ("labels", labels(item.labels)),
-            ("quota", quota_text(item)),
-            ("may use", allowed_text(item)),
-            ("created", when(item.create_time)),
-            ("changed", when(item.update_time)),
-        )
-    )
-
-
-def _state(item: pb.Tenant) -> str:
-    return word(pb.Tenant.State.Name(item.state), "STATE_")
