@@ -20,6 +20,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from bench.audit import requests
 from bench.platform import cpu_seconds, resident_mib
 from connectors_grpc.embedded import EmbeddedVault, StateLayout
 from connectors_grpc.embedded.process import EmbeddedSettings
@@ -43,16 +44,10 @@ def document(tenants: int, names: Sequence[str], changed: int = 0) -> dict[str, 
 
 def vault_operations(audit: Path, since: int) -> Counter[str]:
     """What was asked of the Vault, by operation and folder."""
-    counts: Counter[str] = Counter()
-    with audit.open("rb") as log:
-        log.seek(since)
-        for line in log:
-            entry = json.loads(line)
-            if entry["type"] == "request":
-                path = entry["request"]["path"]
-                folder = next((folder for folder in FOLDERS if path.startswith(folder)), "other")
-                counts[f"{entry['request']['operation']} {folder}"] += 1
-    return counts
+    return Counter(
+        f"{operation} {next((folder for folder in FOLDERS if path.startswith(folder)), 'other')}"
+        for operation, path in requests(audit, since)
+    )
 
 
 async def applied(command: Sequence[str], environment: dict[str, str]) -> tuple[dict[str, Any], float, float]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import statistics
 import tempfile
@@ -26,6 +25,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from bench.audit import requests
 from bench.platform import cpu_seconds
 from connectors_grpc.embedded import EmbeddedVault, StateLayout
 from connectors_grpc.embedded.process import EmbeddedSettings
@@ -152,17 +152,12 @@ async def all_credentials(admin: Client, names: Sequence[tuple[str, str]]) -> li
 
 
 def vault_operations(audit: Path, since: int) -> Counter[str]:
-    """What refreshing asked of the Vault, from its audit log."""
+    """What refreshing asked of the Vault."""
     counts: Counter[str] = Counter()
-    with audit.open("rb") as log:
-        log.seek(since)
-        for line in log:
-            entry = json.loads(line)
-            if entry["type"] == "request":
-                folder = "/".join(entry["request"]["path"].split("/")[: 3 if "connectors/data" in line.decode() else 2])
-                kind = REFRESHING.get((entry["request"]["operation"], folder))
-                if kind is not None:
-                    counts[kind] += 1
+    for operation, path in requests(audit, since):
+        folder = "/".join(path.split("/")[: 3 if path.startswith("connectors/data") else 2])
+        if kind := REFRESHING.get((operation, folder)):
+            counts[kind] += 1
     return counts
 
 
