@@ -73,19 +73,8 @@ def relate(answer: pb.ImportCredentialsResponse, mark: Mark | None) -> Checked:
 async def check(migration: Migration) -> dict[Item, Relation]:
     """Every item, compared now and told; the relations of those that could be. Nothing is changed anywhere."""
     found: dict[Item, Relation] = {}
-    items = []
-    for item in migration.items:
-        if item.problem:
-            migration.told(item, "left alone", item.problem)
-        elif migration.journal.step(item) is Step.FINISHED:
-            migration.told(item, Step.FINISHED.value)
-        else:
-            items.append(item)
-    async for batch in migration.batches(items):
-        taken, wrong = await migration.take(batch)
-        for item, problem in wrong.items():
-            migration.told_wrong(item, problem)
-        for item, answer in (await migration.compare(taken)).items():
+    async for batch in migration.batches(migration.todo((Step.FINISHED,))):
+        for item, answer in (await migration.compare(await migration.readable(batch))).items():
             checked = relate(answer, migration.journal.of(item))
             found[item] = checked.relation
             migration.told(item, checked.relation.value, checked.problem)

@@ -5,6 +5,7 @@ found -> written -> verified. A record that changes between reading and comparin
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from connectors_grpc.cli.errors import CallFailed
@@ -12,7 +13,7 @@ from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.migration.items import Item
 from connectors_grpc.migration.journal import Step
 from connectors_grpc.migration.server import is_ours, is_staged
-from connectors_grpc.migration.work import AGAIN, ROUNDS, Migration, Taken, problem_of, refused
+from connectors_grpc.migration.work import Migration, Taken, problem_of, refused
 from connectors_grpc.several import several
 
 SETTLED: Final = frozenset((Step.CUT_OVER, Step.FINISHING, Step.FINISHED))
@@ -21,17 +22,9 @@ SETTLED: Final = frozenset((Step.CUT_OVER, Step.FINISHING, Step.FINISHED))
 
 async def copy(migration: Migration) -> None:
     """Stage and verify every item that can be. What was verified before is compared again."""
-    items = []
-    for item in migration.items:
-        if item.problem:
-            migration.told(item, "left alone", item.problem)
-        elif migration.journal.step(item) in SETTLED:
-            migration.told(item, str(migration.journal.step(item)))
-        else:
-            items.append(item)
-    items = await _with_tenants(migration, items)
+    items = await _with_tenants(migration, migration.todo(SETTLED))
     async for batch in migration.batches(items):
-        await _copy(migration, batch)
+        await migration.settle(batch, partial(_once, migration))
 
 
 async def _with_tenants(migration: Migration, items: list[Item]) -> list[Item]:
@@ -52,21 +45,9 @@ async def _with_tenants(migration: Migration, items: list[Item]) -> list[Item]:
     return [item for item in items if not problems[item.tenant]]
 
 
-async def _copy(migration: Migration, batch: list[Item]) -> None:
-    left = batch
-    for _ in range(ROUNDS):
-        left = await _once(migration, left)
-        if not left:
-            return
-    for item in left:
-        migration.told(item, "changing", AGAIN)
-
-
 async def _once(migration: Migration, batch: list[Item]) -> list[Item]:
     """Stage and verify; those whose old records changed meanwhile come back."""
-    taken, wrong = await migration.take(batch)
-    for item, problem in wrong.items():
-        migration.told_wrong(item, problem)
+    taken = await migration.readable(batch)
     written: dict[Item, pb.Credential] = {}
     same: dict[Item, pb.ImportCredentialsResponse] = {}
     for item, answer in (await migration.stage(taken)).items():

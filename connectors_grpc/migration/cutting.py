@@ -7,41 +7,26 @@ between is taken, if the new side has not refreshed by then, which compare-and-s
 
 from __future__ import annotations
 
+from functools import partial
+
 from connectors_grpc.cli.errors import CallFailed
 from connectors_grpc.migration.checking import Checked, Relation, relate
 from connectors_grpc.migration.items import Item
 from connectors_grpc.migration.journal import Step
 from connectors_grpc.migration.server import is_ours
-from connectors_grpc.migration.work import AGAIN, ROUNDS, Migration, Taken, problem_of, refused
+from connectors_grpc.migration.work import Migration, Taken, problem_of, refused
 from connectors_grpc.several import several
 
 
 async def cut_over(migration: Migration) -> None:
     """Take charge of every item that was verified, and of what the old system wrote after an earlier cut-over."""
-    items = []
-    for item in migration.items:
-        step = migration.journal.step(item)
-        if item.problem:
-            migration.told(item, "left alone", item.problem)
-        elif step in (Step.PRESENT, Step.FINISHING, Step.FINISHED):
-            migration.told(item, step.value)
-        else:
-            items.append(item)
-    async for batch in migration.batches(items):
-        left = batch
-        for _ in range(ROUNDS):
-            left = await _once(migration, left)
-            if not left:
-                break
-        for item in left:
-            migration.told(item, "changing", AGAIN)
+    async for batch in migration.batches(migration.todo((Step.PRESENT, Step.FINISHING, Step.FINISHED))):
+        await migration.settle(batch, partial(_once, migration))
 
 
 async def _once(migration: Migration, batch: list[Item]) -> list[Item]:
     """One try; those that are to be tried again come back."""
-    taken, wrong = await migration.take(batch)
-    for item, problem in wrong.items():
-        migration.told_wrong(item, problem)
+    taken = await migration.readable(batch)
     answers = await migration.compare(taken)
     checked = {item: relate(answer, migration.journal.of(item)) for item, answer in answers.items()}
     changed = []

@@ -19,15 +19,7 @@ READY: Final = frozenset((Relation.IN_USE, Relation.RENEWED))
 
 async def finish(migration: Migration, *, destroy: bool) -> None:
     """Delete what is in use in the new layout, and leave all else. `destroy`: for good, and the old keys too."""
-    items = []
-    for item in migration.items:
-        if item.problem:
-            migration.told(item, "left alone", item.problem)
-        elif migration.journal.step(item) is Step.FINISHED:
-            migration.told(item, Step.FINISHED.value)
-        else:
-            items.append(item)
-    async for batch in migration.batches(items):
+    async for batch in migration.batches(migration.todo((Step.FINISHED,))):
         taken, wrong = await migration.take(batch)
         begun = [item for item, why in wrong.items() if why == GONE and migration.journal.step(item) is Step.FINISHING]
         for item, problem in wrong.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -91,6 +91,28 @@ class Migration:
         gone = problem == GONE and self.journal.step(item) in (None, Step.FINISHING)
         self.told(item, "deleted" if gone else "left alone", "" if gone else problem)
 
+    def todo(self, ended: Collection[Step]) -> list[Item]:
+        """The items that have not come to one of these steps. Of the others it is said why nothing is done about them."""
+        left = []
+        for item in self.items:
+            step = self.journal.step(item)
+            if item.problem:
+                self.told(item, "left alone", item.problem)
+            elif step is not None and step in ended:
+                self.told(item, step.value)
+            else:
+                left.append(item)
+        return left
+
+    async def settle(self, batch: list[Item], once: Callable[[list[Item]], Awaitable[list[Item]]]) -> None:
+        """Do it once, and a few times more for those that come back because they changed meanwhile."""
+        for _ in range(ROUNDS):
+            batch = await once(batch)
+            if not batch:
+                return
+        for item in batch:
+            self.told(item, "changing", AGAIN)
+
     async def batches(self, items: Iterable[Item]) -> AsyncIterator[list[Item]]:
         """The items, so many at a time, no faster than the rate allows."""
         todo, rate, began, done = list(items), self.options.rate, time.monotonic(), 0
@@ -108,6 +130,13 @@ class Migration:
         pairs = list(zip(items, found, strict=True))
         good = {item: taken for item, taken in pairs if isinstance(taken, Taken)}
         return good, {item: text for item, text in pairs if isinstance(text, str)}
+
+    async def readable(self, items: Collection[Item]) -> dict[Item, Taken]:
+        """What the old layout has of those of which something can be taken; of the others it is said why not."""
+        taken, wrong = await self.take(items)
+        for item, problem in wrong.items():
+            self.told_wrong(item, problem)
+        return taken
 
     async def _take(self, item: Item) -> Taken | str:
         try:
