@@ -30,6 +30,8 @@ from tests.worlds import Canary, State, Timed, World
 KEYS = [rsa.generate_private_key(65537, 2048) for _ in range(2)]
 EC = ec.generate_private_key(ec.SECP256R1())
 SCOPES = ["openid", "offline_access"]
+DEVICE = {"device_code": "dc", "user_code": "u", "verification_uri": "https://p.example", "expires_in": 300}
+"""What a device's authorization endpoint answers."""
 
 
 def pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
@@ -105,6 +107,16 @@ async def made(timed: Timed, provider: OidcProvider | None = None, **definition:
     if provider is not None:
         await provider.advance(timed.clock.offset)
     return Setting(timed, integration, (await timed.server.admin.create_tenant()).id, provider)
+
+
+async def made_for_devices(timed: Timed, provider: RecordingUpstream, **api: Any) -> Setting:
+    """An integration for devices, at a provider that says what it is told to."""
+    return await made(
+        timed,
+        oauth={"token_endpoint": f"{provider.url}/t", "device_authorization_endpoint": f"{provider.url}/d"},
+        api={"base_url": provider.url, **api},
+        oauth_client={"client_id": "me"},
+    )
 
 
 def oauth(provider: OidcProvider, **changes: Any) -> dict[str, Any]:
@@ -363,21 +375,13 @@ async def test_a_device_is_asked_for_by_the_key_that_began_it(timed: Timed) -> N
 )
 async def test_a_device_that_is_refused_or_slowed_down(timed: Timed, error: str, reason: str) -> None:
     """`slow_down` adds five seconds; a refusal ends it."""
-    grant = {
-        "device_code": "dc",
-        "user_code": "u",
-        "verification_uri": "https://p.example",
-        "expires_in": 300,
-        "interval": 2,
-    }
     async with recording_upstream() as provider:
-        setting = await made(
-            timed,
-            oauth={"token_endpoint": f"{provider.url}/t", "device_authorization_endpoint": f"{provider.url}/d"},
-            api={"base_url": provider.url},
-            oauth_client={"client_id": "me"},
-        )
-        provider.replies = [raw(grant), raw({"error": "slow_down"}, 400), raw({"error": error}, 400)]
+        setting = await made_for_devices(timed, provider)
+        provider.replies = [
+            raw({**DEVICE, "interval": 2}),
+            raw({"error": "slow_down"}, 400),
+            raw({"error": error}, 400),
+        ]
         started = await setting.start(device=True)
         await setting.pass_time(2)
         with pytest.raises(Refused) as slower:

@@ -13,7 +13,7 @@ from joserfc.jwk import RSAKey
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
-from tests.oauth.test_grants_flows import KEYS, Setting, github, made, pem, raw
+from tests.oauth.test_grants_flows import DEVICE, KEYS, Setting, github, made, made_for_devices, pem, raw
 from tests.providers import UpstreamRequest, recording_upstream
 from tests.running import Refused, refused
 from tests.worlds import Canary, State, Timed
@@ -109,21 +109,15 @@ async def test_a_subject_token_that_ended_needs_another_and_is_told_to_nobody(ti
 
 async def test_two_who_ask_for_one_device_at_once_get_one_credential(timed: Timed) -> None:
     """They share the one question to the provider."""
-    grant = {"device_code": "dc", "user_code": "u", "verification_uri": "https://p.example", "expires_in": 300}
     async with recording_upstream() as provider:
-        setting = await made(
-            timed,
-            oauth={"token_endpoint": f"{provider.url}/t", "device_authorization_endpoint": f"{provider.url}/d"},
-            api={"base_url": provider.url},
-            oauth_client={"client_id": "me"},
-        )
+        setting = await made_for_devices(timed, provider)
         gate = asyncio.Event()
 
         async def slow(_: UpstreamRequest) -> bytes:
             await gate.wait()
             return raw({"access_token": "at"})
 
-        provider.replies = [raw(grant), slow]
+        provider.replies = [raw(DEVICE), slow]
         started = await setting.start(device=True)
         await setting.pass_time(5)
         both = [asyncio.create_task(setting.complete(started.state)) for _ in range(2)]
@@ -136,15 +130,9 @@ async def test_two_who_ask_for_one_device_at_once_get_one_credential(timed: Time
 
 async def test_an_answer_that_breaks_off_leaves_the_device_to_be_asked_for_again(timed: Timed) -> None:
     """UNAVAILABLE, and the flow is still there."""
-    grant = {"device_code": "dc", "user_code": "u", "verification_uri": "https://p.example", "expires_in": 300}
     async with recording_upstream() as provider:
-        setting = await made(
-            timed,
-            oauth={"token_endpoint": f"{provider.url}/t", "device_authorization_endpoint": f"{provider.url}/d"},
-            api={"base_url": provider.url},
-            oauth_client={"client_id": "me"},
-        )
-        provider.replies = [raw(grant), b"", raw({}, 503), raw({"access_token": "at"})]
+        setting = await made_for_devices(timed, provider)
+        provider.replies = [raw(DEVICE), b"", raw({}, 503), raw({"access_token": "at"})]
         started = await setting.start(device=True)
         for _ in range(2):
             await setting.pass_time(5)
@@ -228,17 +216,11 @@ async def test_a_definition_that_no_longer_mints_says_so(timed: Timed) -> None:
 
 async def test_an_unknown_account_does_not_take_a_known_one_s_place(timed: Timed) -> None:
     """Where the identity call fails on a reconnect, nothing changes; on a first connection it loses nothing."""
-    grant = {"device_code": "dc", "user_code": "u", "verification_uri": "https://p.example", "expires_in": 300}
     async with recording_upstream() as provider:
-        setting = await made(
-            timed,
-            oauth={"token_endpoint": f"{provider.url}/t", "device_authorization_endpoint": f"{provider.url}/d"},
-            api={"base_url": provider.url, "identity_path": "/me", "account_pointer": "/user/id"},
-            oauth_client={"client_id": "me"},
-        )
+        setting = await made_for_devices(timed, provider, identity_path="/me", account_pointer="/user/id")
 
         async def connect(*identities: bytes) -> pb.Credential:
-            provider.replies = [raw(grant), raw({"access_token": "at"}), *identities]
+            provider.replies = [raw(DEVICE), raw({"access_token": "at"}), *identities]
             started = await setting.start(device=True)
             await setting.pass_time(5)
             return await setting.complete(started.state)

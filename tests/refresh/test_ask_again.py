@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from connectors_grpc.credentials.leasing import LATEST, LEASE_TTL, SOONEST, ask_again
 from connectors_grpc.domain.definition import OAuth
-from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
-from connectors_grpc.domain.records import Credential, CredentialKind, CredentialState
+from connectors_grpc.domain.records import Credential
+from tests.refresh.records import NOTION, NOW
 
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 GENTLE = OAuth("https://p.example/authorize", "https://p.example/token")
 KILLING = replace(GENTLE, refresh_ends_access_token=True)
 
 
 def token(lifetime: float, refreshable: bool = True) -> Credential:
     """A credential whose token was issued now."""
-    return Credential(
-        tenant=TenantId("acme"),
-        id=CredentialId("x"),
-        integration=IntegrationId("x"),
-        kind=CredentialKind.OAUTH,
-        state=CredentialState.ACTIVE,
-        generation=1,
-        create_time=NOW,
-        update_time=NOW,
-        issue_time=NOW,
-        expire_time=NOW + timedelta(seconds=lifetime),
-        refreshable=refreshable,
-    )
+    return replace(NOTION, issue_time=NOW, expire_time=NOW + timedelta(seconds=lifetime), refreshable=refreshable)
 
 
 @pytest.mark.parametrize(

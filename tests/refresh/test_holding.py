@@ -6,19 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 import pytest
 
 from connectors_grpc.credentials import holding as module
 from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.credentials.inflight import InFlight
-from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId, TenantUid
+from connectors_grpc.domain.ids import CredentialId, KeyId, TenantId, TenantUid
 from connectors_grpc.domain.records import (
     ApiKey,
-    Credential,
-    CredentialKind,
-    CredentialState,
     Role,
     Scope,
     Tenant,
@@ -28,16 +24,13 @@ from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.journals import JournaledChanges, Pace
 from connectors_grpc.memory import MemoryDocuments, Outage
 from connectors_grpc.ports import Change, Json, Told
+from tests.refresh.records import NOTION, NOW
 
 PACE = Pace(poll=0.1, soon=0.02, gap=0.02, beat=0.1, alone=2.0, deadline=0.5, longest_pause=0.2)
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ACME = Tenant(TenantId("acme"), TenantUid("u-1"), "", TenantState.ACTIVE, {}, NOW, NOW)
-NOTES = Credential(
-    ACME.id, CredentialId("notes"), IntegrationId("notes"), CredentialKind.OAUTH, CredentialState.ACTIVE,
-    create_time=NOW, update_time=NOW, generation=3,
-)  # fmt: skip
-USE = (ACME.uid, NOTES.id, 3)
-CHANGED = Change(tenant=ACME.id, credential=NOTES.id)
+USED = replace(NOTION, generation=3)
+USE = (ACME.uid, USED.id, 3)
+CHANGED = Change(tenant=ACME.id, credential=USED.id)
 LONG = 20.0
 
 
@@ -63,10 +56,10 @@ class Replica:
     holding: Holding
 
     def refresh(self, outcome: Callable[[], object] = lambda: None, longest: float = LONG) -> asyncio.Task[None]:
-        """A refresh of NOTES that holds, and then does that."""
+        """A refresh of USED that holds, and then does that."""
 
         async def run() -> None:
-            async with self.holding.held(ACME, NOTES, longest):
+            async with self.holding.held(ACME, USED, longest):
                 outcome()
 
         return asyncio.create_task(run())
@@ -146,7 +139,7 @@ async def test_alone_and_unwatched_nothing_is_said_and_nothing_awaited() -> None
     async with fleet(1) as (one,):
         written = one.documents.count
         heard = one.changes.subscribe()
-        holds = one.holding.held(ACME, NOTES, LONG)
+        holds = one.holding.held(ACME, USED, LONG)
         with pytest.raises(StopIteration):
             holds.__aenter__().send(None)
         assert one.holding.stands(USE)
@@ -250,7 +243,7 @@ async def test_a_sidecar_hears_of_what_lies_in_its_scope_only() -> None:
         Scope({acme: TenantUid("u-0")}),
         Scope({}),
     ]
-    inside = [Scope(None), Scope({acme: uid}), Scope({acme: uid}, frozenset({NOTES.id}))]
+    inside = [Scope(None), Scope({acme: uid}), Scope({acme: uid}, frozenset({USED.id}))]
     async with fleet(1) as (one,):
         with ExitStack() as stack:
             strangers = [stack.enter_context(sidecar(one, scope)) for scope in outside]
@@ -336,7 +329,7 @@ async def test_holds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         with sidecar(one) as side:
             first = one.refresh()
             await until(lambda: bool(side.told))
-            async with one.holding.held(ACME, replace(NOTES, id=CredentialId("other")), LONG):
+            async with one.holding.held(ACME, replace(USED, id=CredentialId("other")), LONG):
                 assert len(side.told) == 1
             side.answer()
             await first

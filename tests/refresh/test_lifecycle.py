@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
-from connectors_grpc.domain.records import Credential, CredentialKind, CredentialState
+from connectors_grpc.domain.records import Credential, CredentialState
 from connectors_grpc.lifecycle import (
     NEXT,
     Event,
@@ -22,6 +21,7 @@ from connectors_grpc.lifecycle import (
     renew_at,
     usable,
 )
+from tests.refresh.records import NOTION
 
 S, E = CredentialState, Event
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,19 +45,8 @@ LEGAL = {
 
 def credential(lifetime: timedelta | None, **changes: object) -> Credential:
     """An active OAuth credential issued at T0."""
-    one = Credential(
-        tenant=TenantId("acme"),
-        id=CredentialId("notion"),
-        integration=IntegrationId("notion"),
-        kind=CredentialKind.OAUTH,
-        state=S.ACTIVE,
-        generation=1,
-        create_time=T0,
-        update_time=T0,
-        issue_time=T0,
-        expire_time=None if lifetime is None else T0 + lifetime,
-        refreshable=True,
-    )
+    end = None if lifetime is None else T0 + lifetime
+    one = replace(NOTION, create_time=T0, update_time=T0, issue_time=T0, expire_time=end)
     return replace(one, **changes)  # type: ignore[arg-type]
 
 

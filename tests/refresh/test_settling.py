@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from connectors_grpc.credentials.settling import settle
 from connectors_grpc.domain.definition import RefreshRotation
-from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
-from connectors_grpc.domain.records import Credential, CredentialKind, CredentialState
+from connectors_grpc.domain.records import Credential, CredentialState
+from tests.refresh.records import NOTION, NOW
 
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
-READ = Credential(
-    tenant=TenantId("acme"),
-    id=CredentialId("notion"),
-    integration=IntegrationId("notion"),
-    kind=CredentialKind.OAUTH,
-    state=CredentialState.ACTIVE,
-    generation=4,
-    create_time=NOW,
-    update_time=NOW,
-    refreshable=True,
-    parent="grandparent",
-    version=9,
-)
+READ = replace(NOTION, generation=4, parent="grandparent", version=9)
 OURS = replace(READ, generation=5, parent="parent", issue_time=NOW)
 AT_ONCE, GRACE, STATIC = RefreshRotation.AT_ONCE, RefreshRotation.WITH_GRACE, RefreshRotation.STATIC
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,27 +12,18 @@ import pytest
 from connectors_grpc.credentials.answer import Answer
 from connectors_grpc.credentials.keeping import MaterialLost
 from connectors_grpc.credentials.sealing import open_envelope, read_envelope, seal
-from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId, TenantUid
-from connectors_grpc.domain.records import Credential, CredentialKind, CredentialState, Material
+from connectors_grpc.domain.ids import IntegrationId, TenantId, TenantUid
+from connectors_grpc.domain.records import Material
 from connectors_grpc.ports import DataKey
 from connectors_grpc.secret import Secret
 from connectors_grpc.spill import SpillDirectory
+from tests.refresh.records import NOTION
 
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 KEY = DataKey(bytes(range(32)), "vault:v1:wrapped")
 ANSWER = Answer(
     tenant=TenantId("acme"),
     tenant_uid=TenantUid("u1"),
-    record=Credential(
-        tenant=TenantId("acme"),
-        id=CredentialId("notion"),
-        integration=IntegrationId("notion"),
-        kind=CredentialKind.OAUTH,
-        state=CredentialState.ACTIVE,
-        generation=5,
-        create_time=NOW,
-        update_time=NOW,
-    ),
+    record=replace(NOTION, generation=5),
     material=Material(
         IntegrationId("notion"), {"access_token": Secret("at-canary")}, ("api.notion.com",), Secret("rt-canary")
     ),

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors_grpc.credentials.sweeping import SHARDS, idle_due, shard_of, spread
-from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
-from connectors_grpc.domain.records import Credential, CredentialKind, CredentialState
+from connectors_grpc.domain.ids import TenantId
+from connectors_grpc.domain.records import CredentialState
+from tests.refresh.records import NOTION, NOW
 
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 IDLE = timedelta(days=90)
-CREDENTIAL = Credential(
-    tenant=TenantId("acme"),
-    id=CredentialId("jira"),
-    integration=IntegrationId("jira"),
-    kind=CredentialKind.OAUTH,
-    state=CredentialState.ACTIVE,
-    generation=1,
-    create_time=NOW,
-    update_time=NOW,
-    issue_time=NOW,
-    expire_time=NOW + timedelta(hours=1),
-    refreshable=True,
-)
+CREDENTIAL = replace(NOTION, issue_time=NOW, expire_time=NOW + timedelta(hours=1))
 
 
 def test_an_idle_credential_is_due_before_its_refresh_token_dies() -> None:
