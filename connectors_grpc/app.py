@@ -23,7 +23,7 @@ from connectors_grpc.credentials.importing import Importing
 from connectors_grpc.credentials.inflight import InFlight
 from connectors_grpc.credentials.keeping import Keeper
 from connectors_grpc.credentials.leasing import Leasing
-from connectors_grpc.credentials.legacy_reads import LegacyRefreshing, Old
+from connectors_grpc.credentials.legacy_reads import LegacyRefreshing, Old, OldCredentials
 from connectors_grpc.credentials.managing import Managing
 from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.refreshing import Refreshing
@@ -111,9 +111,14 @@ async def platform(
     holding = Holding(changes, calls)
     storing = Storing(keeper, tenants, integrations, spill, changes, audit, clock)
     renewing = Renewing(keeper, integrations, outbound, leases, storing, changes, audit, clock, holding)
-    refreshing = _refreshing(settings, vault, keeper, integrations, renewing, holding, clock)
+    old = _old(settings, vault, integrations, clock)
+    refreshing = (
+        LegacyRefreshing(keeper, integrations, renewing, holding, clock, old)
+        if old
+        else Refreshing(keeper, integrations, renewing, holding, clock)
+    )
     revoking = Revoking(records, tenants, integrations, keeper, outbound, clock)
-    managing = Managing(tenants, integrations, keeper, revoking, leases, changes, audit, clock)
+    managing = Managing(tenants, integrations, keeper, revoking, leases, changes, audit, clock, old)
     leasing = Leasing(tenants, integrations, refreshing, holding, access, audit, clock)
     metering = Metering(tenants, clock)
     proxying = Proxying(leasing, metering, calling, calls, audit)
@@ -213,22 +218,16 @@ async def serve(settings: ServerSettings, ready: Callable[[], None]) -> None:
         log.info("stopping")
 
 
-def _refreshing(
-    settings: ServerSettings,
-    vault: VaultClient,
-    keeper: Keeper,
-    integrations: Integrations,
-    renewing: Renewing,
-    holding: Holding,
-    clock: Clock,
-) -> Refreshing:
-    """With an eye on the old layout while a migration runs. Raises: MapUnusable."""
+def _old(
+    settings: ServerSettings, vault: VaultClient, integrations: Integrations, clock: Clock
+) -> OldCredentials | None:
+    """The older layout, while a migration runs. Raises: MapUnusable."""
     if settings.legacy_reads is None:
-        return Refreshing(keeper, integrations, renewing, holding, clock)
+        return None
     names = read_map(settings.legacy_map) if settings.legacy_map else {}
-    old = Old(OldVaultReader(vault, settings.legacy_reads), settings.legacy_reads, names)
     log.warning("legacy_reads_on", path=settings.legacy_reads)
-    return LegacyRefreshing(keeper, integrations, renewing, holding, clock, old)
+    old = Old(OldVaultReader(vault, settings.legacy_reads), settings.legacy_reads, names)
+    return OldCredentials(integrations, clock, old)
 
 
 def vault_settings(settings: ServerSettings) -> VaultSettings:

@@ -74,6 +74,7 @@ class Reason(StrEnum):
     ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     INTEGRATION_NOT_ENABLED = "INTEGRATION_NOT_ENABLED"
+    CREDENTIAL_STAGED = "CREDENTIAL_STAGED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,12 @@ MEANING: Mapping[Reason, Meaning] = {
         Code.FAILED_PRECONDITION,
         403,
         "The tenant may not use this integration: an admin may add it to `allowed_integrations` by UpdateTenant.",
+    ),
+    _R.CREDENTIAL_STAGED: _M(
+        Code.FAILED_PRECONDITION,
+        409,
+        "A migration is in charge of the credential until an admin cuts it over: `connectors migrate cutover`. To end its use "
+        "before that, call RevokeCredential or SuspendTenant.",
     ),
     _R.OPERATION_NOT_FOUND: _M(Code.NOT_FOUND, 404, "There is no such operation, or it ended more than a day ago."),
 }

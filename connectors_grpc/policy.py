@@ -13,7 +13,7 @@ from enum import Enum
 from typing import assert_never
 
 from connectors_grpc.domain.records import ApiKey, Role, Scope, Tenant
-from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.errors import ConnectorsError, FieldViolation, Reason
 
 _ADMIN = frozenset((Role.ADMIN,))
 _MANAGE = frozenset((Role.ADMIN, Role.OPERATOR))
@@ -114,6 +114,12 @@ RULES: Mapping[str, Rule] = {
 }
 """Every RPC but health; a test holds it against the descriptors."""
 
+OWNER_LABEL = "config-owner"
+"""Which configuration file manages a tenant or credential, and may delete it."""
+MIGRATED_LABEL = "migrated-from"
+"""Which record of an older layout a migration made it of, and may take it away again."""
+RESERVED_LABELS = (OWNER_LABEL, MIGRATED_LABEL)
+
 OPEN = frozenset(("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/List"))
 """What needs no key."""
 
@@ -187,6 +193,24 @@ def may_create_key(caller: ApiKey, roles: frozenset[Role], scope: Scope) -> bool
     if not within(scope, caller.scope):
         return False
     return Role.ADMIN in caller.roles or (Role.OPERATOR in caller.roles and roles == {Role.APP})
+
+
+def labels_after(
+    roles: frozenset[Role], given: Mapping[str, str], there: Mapping[str, str], field: str
+) -> dict[str, str]:
+    """Labels as they will be. Reserved ones are an admin's to set: left out by anybody else, they stay.
+
+    Raises: INVALID_FIELD.
+    """
+    if Role.ADMIN in roles:
+        return dict(given)
+    kept = {name: there[name] for name in RESERVED_LABELS if name in there}
+    changed = [name for name in RESERVED_LABELS if name in given and given[name] != kept.get(name)]
+    if changed:
+        wanted = "reserved: only an admin's key sets or changes it. Leave it out: it stays as it is"
+        violations = tuple(FieldViolation(f'{field}["{name}"]', wanted) for name in changed)
+        raise ConnectorsError(Reason.INVALID_FIELD, {"field": violations[0].field}, fields=violations)
+    return {**given, **kept}
 
 
 def live(key: ApiKey, now: datetime) -> bool:

@@ -168,7 +168,8 @@ class Tenants:
     async def update(self, caller: ApiKey, tenant_id: TenantId, *, version: int, changes: Mapping[str, Any]) -> Tenant:
         """Replace the fields that `changes` names. `version` 0 takes what is there.
 
-        Raises: CONFLICT, PERMISSION_DENIED (what a tenant may use is not its own operators' to say).
+        Raises: CONFLICT, PERMISSION_DENIED (what a tenant may use is not its own operators' to say), INVALID_FIELD (nor are
+        reserved labels).
         """
         tenant = await self.get(caller, tenant_id, fresh=True)
         lifted = any(name in BOUNDS and changes[name] != getattr(tenant, name) for name in changes)
@@ -176,6 +177,9 @@ class Tenants:
             raise policy.denied()
         if version not in (0, tenant.version):
             raise ConnectorsError(Reason.CONFLICT)
+        if "labels" in changes:
+            labels = policy.labels_after(caller.roles, changes["labels"], tenant.labels, "tenant.labels")
+            changes = {**changes, "labels": labels}
         changed = replace(tenant, **changes)
         updated = await self._write(replace(changed, display_name=changed.display_name or tenant_id))
         self._audit.record("UpdateTenant", caller=caller.id, tenant=tenant_id, result="updated")

@@ -14,8 +14,8 @@ from connectors_grpc.configuration.model import Configuration, Credential, Hidde
 from connectors_grpc.configuration.tree import Invalid, Node, Path, Problem, dotted
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.grammar import SEGMENT
+from connectors_grpc.policy import OWNER_LABEL, RESERVED_LABELS
 
-OWNER_LABEL = "config-owner"
 MOUNT = "secret/data/"
 MATERIALS = ("api_key", "basic", "oauth", "grant", "vault")
 _VISIBLE = re.compile(r"[\x20-\x7e]{1,16384}")
@@ -95,8 +95,9 @@ def _tenant(path: Path, name: str, tenant: Tenant) -> Found:
 
 def _labels(path: Path, labels: Mapping[str, str]) -> Found:
     for name, value in labels.items():
-        if name == OWNER_LABEL:
-            yield (*path, "labels", name), "it is set by `owner`: take it out"
+        if name in RESERVED_LABELS:
+            by = "`owner`" if name == OWNER_LABEL else "a migration"
+            yield (*path, "labels", name), f"it is set by {by}: take it out"
         if _PRINTABLE.fullmatch(name + value) is None:
             yield (*path, "labels", name), "printable characters are wanted"
 

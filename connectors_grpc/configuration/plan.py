@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from connectors_grpc.configuration.checking import OWNER_LABEL
 from connectors_grpc.configuration.model import Configuration, Credential, Tenant
 from connectors_grpc.configuration.steps import Action, Match, Phase, Plan, Seen, Step, Stored
 from connectors_grpc.configuration.wanted import fields_of, owned, source_of, tenant_message
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
+from connectors_grpc.policy import OWNER_LABEL
 
 STAGED = "staged"
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from google.protobuf.json_format import ParseDict
 
-from connectors_grpc.configuration.checking import OWNER_LABEL
 from connectors_grpc.configuration.model import Credential, Hidden, OAuthClient, PlatformIntegration, Tenant
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as credentials
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
+from connectors_grpc.policy import OWNER_LABEL
 
 
 def owned(labels: Mapping[str, str], owner: str) -> dict[str, str]:

@@ -11,6 +11,9 @@ from connectors_grpc.errors import ConnectorsError, Reason
 STAGED = "staged"
 """The detail of what a migration put here: switched off until its cut-over, for its older self is still in charge."""
 
+FORGOTTEN = "forgotten"
+"""The detail of what was ended here alone, as a migration's rollback does: another migration may bring it again."""
+
 
 def is_staged(credential: Credential) -> bool:
     """Whether it waits for its cut-over. What was switched on, by whatever server, does not."""
@@ -58,6 +61,11 @@ def needs_reauth(credential: Credential) -> ConnectorsError:
 def not_found(tenant: str, credential: str) -> ConnectorsError:
     """CREDENTIAL_NOT_FOUND."""
     return ConnectorsError(Reason.CREDENTIAL_NOT_FOUND, {"tenant": tenant, "credential": credential})
+
+
+def staged_elsewhere(tenant: str, credential: str) -> ConnectorsError:
+    """CREDENTIAL_STAGED."""
+    return ConnectorsError(Reason.CREDENTIAL_STAGED, {"tenant": tenant, "credential": credential})
 
 
 def next_step(credential: Credential) -> str:

@@ -87,15 +87,16 @@ class Importing:
         if held is None or likeness in (Likeness.DIFFERENT, Likeness.ENDED):
             return Imported(await self._managing.store(
                 wanted.tenant, wanted.integration, wanted.credential, wanted.new, caller=caller.id,
-                labels=wanted.labels, version=wanted.version, staged=wanted.staged, place=place,
+                labels=wanted.labels, roles=caller.roles, version=wanted.version, staged=wanted.staged, place=place,
             ), unchanged=False)  # fmt: skip
         there = held.credential
         if wanted.version not in (0, there.version):
             raise ConnectorsError(Reason.CONFLICT)
         live = wanted.staged and not is_staged(there)
-        if wanted.labels and dict(wanted.labels) != dict(there.labels) and not live:
+        labels = policy.labels_after(caller.roles, wanted.labels, there.labels, "labels")
+        if wanted.labels and labels != dict(there.labels) and not live:
             there = await self._managing.update(
-                caller, wanted.tenant.id, there.id, version=there.version, labels=wanted.labels, enabled=None
+                caller, wanted.tenant.id, there.id, version=there.version, labels=labels, enabled=None
             )
         return Imported(there, unchanged=True, renewed=likeness is Likeness.RENEWED)
 

@@ -56,6 +56,60 @@ class Old:
         return None if tenant.id in self.names else tenant.id
 
 
+class OldCredentials:
+    """Credentials as the old layout has them. It is `managing.Elsewhere`."""
+
+    def __init__(self, integrations: Integrations, clock: Clock, old: Old) -> None:
+        self._integrations = integrations
+        self._clock = clock
+        self._old = old
+
+    async def find(self, tenant: Tenant, credential_id: CredentialId) -> tuple[Credential, Material] | None:
+        """The credential and its material; None if there is none that can be used."""
+        name = self._old.name(tenant)
+        if name is None:
+            return None
+        try:
+            integration = await self._integration(IntegrationId(credential_id))
+            if integration is None:
+                return None
+            record = await self._old.layout.read(name, credential_id)
+            return None if record is None else self._found(tenant, integration, parse(record.document))
+        except FormUnknown:
+            log.warning("old_record_unknown", tenant=tenant.id, credential=credential_id)
+            return None
+
+    async def _integration(self, integration_id: IntegrationId) -> Integration | None:
+        try:
+            return await self._integrations.get(integration_id)
+        except ConnectorsError as error:
+            if error.reason is not Reason.INTEGRATION_NOT_FOUND:
+                raise
+            return None
+
+    def _found(
+        self, tenant: Tenant, integration: Integration, old: OldCredential
+    ) -> tuple[Credential, Material] | None:
+        if integration.api is None:
+            return None
+        now, hosts = self._clock.now(), sealed_hosts(integration.api)
+        credential = Credential(
+            tenant=tenant.id,
+            id=CredentialId(integration.id),
+            integration=integration.id,
+            kind=old.kind,
+            state=CredentialState.ACTIVE,
+            generation=0,
+            create_time=now,
+            update_time=now,
+            detail=LEGACY,
+            granted_scopes=old.scopes,
+            hosts=hosts,
+            expire_time=old.expire_time,
+        )
+        return credential, Material(integration.id, old.fields, hosts, old.refresh_token)
+
+
 class LegacyRefreshing(Refreshing):
     """`Refreshing` that looks in the old layout too."""
 
@@ -66,7 +120,7 @@ class LegacyRefreshing(Refreshing):
         renewing: Renewing,
         holding: Holding,
         clock: Clock,
-        old: Old,
+        old: OldCredentials,
     ) -> None:
         super().__init__(keeper, integrations, renewing, holding, clock)
         self._old = old
@@ -90,43 +144,5 @@ class LegacyRefreshing(Refreshing):
         return held.material if isinstance(held, LegacyHeld) else await super().open(tenant, held)
 
     async def _found(self, tenant: Tenant, credential_id: CredentialId) -> LegacyHeld | None:
-        name = self._old.name(tenant)
-        if name is None:
-            return None
-        try:
-            integration = await self._integration(IntegrationId(credential_id))
-            if integration is None:
-                return None
-            record = await self._old.layout.read(name, credential_id)
-            return None if record is None else self._held(tenant, integration, parse(record.document))
-        except FormUnknown:
-            log.warning("old_record_unknown", tenant=tenant.id, credential=credential_id)
-            return None
-
-    async def _integration(self, integration_id: IntegrationId) -> Integration | None:
-        try:
-            return await self._integrations.get(integration_id)
-        except ConnectorsError as error:
-            if error.reason is not Reason.INTEGRATION_NOT_FOUND:
-                raise
-            return None
-
-    def _held(self, tenant: Tenant, integration: Integration, old: OldCredential) -> LegacyHeld | None:
-        if integration.api is None:
-            return None
-        now, hosts = self._clock.now(), sealed_hosts(integration.api)
-        credential = Credential(
-            tenant=tenant.id,
-            id=CredentialId(integration.id),
-            integration=integration.id,
-            kind=old.kind,
-            state=CredentialState.ACTIVE,
-            generation=0,
-            create_time=now,
-            update_time=now,
-            detail=LEGACY,
-            granted_scopes=old.scopes,
-            hosts=hosts,
-            expire_time=old.expire_time,
-        )
-        return LegacyHeld(credential, "", Material(integration.id, old.fields, hosts))
+        found = await self._old.find(tenant, credential_id)
+        return None if found is None else LegacyHeld(found[0], "", found[1])

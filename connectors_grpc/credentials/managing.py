@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from connectors_grpc import lifecycle
+from connectors_grpc import lifecycle, policy
 from connectors_grpc.codec import RecordMalformed
-from connectors_grpc.credentials.checks import STAGED, not_found
+from connectors_grpc.credentials.checks import FORGOTTEN, STAGED, is_staged, not_found, staged_elsewhere
 from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper, Place
 from connectors_grpc.credentials.placing import (
     NewMaterial,
@@ -22,7 +23,7 @@ from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.revoking import PENDING_DETAIL, ProviderResult, Revoking
 from connectors_grpc.domain.definition import Integration
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
-from connectors_grpc.domain.records import ApiKey, Credential, CredentialState, Tenant
+from connectors_grpc.domain.records import ApiKey, Credential, CredentialState, Material, Role, Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, KeyMissing, Reason
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.ports import Audit, Change, Changes, Clock
@@ -40,6 +41,13 @@ class Receipt:
     revocations_failed: tuple[CredentialId, ...]
 
 
+class Elsewhere(Protocol):
+    """Where credentials may lie that are in use before they are stored here: an older layout, while it is migrated."""
+
+    async def find(self, tenant: Tenant, credential_id: CredentialId) -> tuple[Credential, Material] | None:
+        """The credential that is in use from there, if there is one. Raises: VaultUnavailable."""
+
+
 class Managing:
     """The use cases of operators."""
 
@@ -53,7 +61,9 @@ class Managing:
         changes: Changes,
         audit: Audit,
         clock: Clock,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._tenants = tenants
         self._leases = leases
         self._integrations = integrations
@@ -72,6 +82,7 @@ class Managing:
         *,
         caller: str,
         labels: Mapping[str, str] | None = None,
+        roles: frozenset[Role] = frozenset(),
         version: int = 0,
         same_account: bool = False,
         staged: bool = False,
@@ -82,7 +93,7 @@ class Managing:
         `version` other than 0 must be the current one; with 0, a write that another one came before (of a refresh, of a key's
         rotation) is made again over what is there then. A credential of another integration is not replaced; with
         `same_account`, neither is one of another account; with `staged`, neither is one that is in use. `place` is what was just
-        read there, if it was.
+        read there, if it was. `roles` are the caller's, who may not have an admin's for reserved labels.
         Raises: CONFLICT, ALREADY_EXISTS, INVALID_FIELD (the material can't fill the templates), INTEGRATION_NOT_CONFIGURED,
         ACCOUNT_MISMATCH.
         """
@@ -97,6 +108,8 @@ class Managing:
             check_place(integration, credential_id, old, version, staged=staged)
             if same_account and old is not None and old.state is not CredentialState.REVOKED:
                 check_account(integration, old, new)
+            if labels:
+                labels = policy.labels_after(roles, labels, {} if old is None else old.labels, "labels")
             credential = granted(
                 tenant, integration, credential_id, new, old, now=self._clock.now(), labels=labels, version=current
             )
@@ -131,6 +144,29 @@ class Managing:
             raise not_found(tenant.id, credential_id)
         return held
 
+    async def _absent(self, tenant: Tenant, credential_id: CredentialId) -> ConnectorsError:
+        """What is said of a credential that is not stored here."""
+        if self._elsewhere is None or await self._elsewhere.find(tenant, credential_id) is None:
+            return not_found(tenant.id, credential_id)
+        return staged_elsewhere(tenant.id, credential_id)
+
+    async def _in_use(self, tenant: Tenant, credential_id: CredentialId) -> Held:
+        """The credential with the material that is in use, sealed here if it came from elsewhere."""
+        held = await self._keeper.read(tenant, credential_id)
+        found = None
+        if self._elsewhere is not None and (held is None or is_staged(held.credential)):
+            found = await self._elsewhere.find(tenant, credential_id)
+        if found is None:
+            if held is None:
+                raise not_found(tenant.id, credential_id)
+            return held
+        credential, material = found
+        try:
+            ciphertext = await self._keeper.seal(tenant, credential_id, material)
+        except KeyMissing:
+            raise ConnectorsError(Reason.TENANT_NOT_FOUND, {"tenant": tenant.id}) from None
+        return Held(credential if held is None else held.credential, ciphertext)
+
     async def list(self, caller: ApiKey, tenant_id: TenantId, *, after: str, limit: int) -> HeldPage:
         """The tenant's credentials that lie in the caller's scope, by id."""
         tenant = await self._tenants.get(caller, tenant_id)
@@ -146,17 +182,27 @@ class Managing:
         labels: Mapping[str, str] | None,
         enabled: bool | None,
     ) -> Credential:
-        """Change what is not None. `version` 0 takes what is there. Raises: CONFLICT."""
+        """Change what is not None. `version` 0 takes what is there.
+
+        Raises: CONFLICT, CREDENTIAL_STAGED (a migration's to switch on or off, which is an admin's), INVALID_FIELD.
+        """
         tenant = await self._tenants.get(caller, tenant_id)
-        held = await self._held(tenant, credential_id)
-        if version not in (0, held.credential.version):
+        held = await self._keeper.read(tenant, credential_id)
+        if held is None:
+            raise await self._absent(tenant, credential_id)
+        there = held.credential
+        if version not in (0, there.version):
             raise ConnectorsError(Reason.CONFLICT)
+        if enabled is not None and is_staged(there) and Role.ADMIN not in caller.roles:
+            raise staged_elsewhere(tenant.id, credential_id)
+        if labels is not None:
+            labels = policy.labels_after(caller.roles, labels, there.labels, "credential.labels")
         changed = replace(
-            held.credential,
-            labels=held.credential.labels if labels is None else dict(labels),
-            enabled=held.credential.enabled if enabled is None else enabled,
+            there,
+            labels=there.labels if labels is None else labels,
+            enabled=there.enabled if enabled is None else enabled,
             # Whoever switches it on or off takes charge of it: it is no migration's any more.
-            detail="" if enabled is not None and held.credential.detail == STAGED else held.credential.detail,
+            detail="" if enabled is not None and there.detail == STAGED else there.detail,
         )
         written = await self._write(tenant, Held(changed, held.ciphertext))
         self._done("UpdateCredential", caller.id, written, "updated")
@@ -173,11 +219,12 @@ class Managing:
     ) -> tuple[Credential, ProviderResult]:
         """Revoke at the provider where it can be, and here in any case; the material is purged with its old versions.
 
-        The record stays, so that callers are told what happened. Revoking twice asks the provider once.
+        The record stays, so that callers are told what happened. Revoking twice asks the provider once. What is in use from an
+        older layout is revoked by a record here, which stands before that one from then on.
         Raises: CREDENTIAL_NOT_FOUND, CONFLICT.
         """
         tenant = await self._tenants.get(caller, tenant_id)
-        held = await self._held(tenant, credential_id)
+        held = await self._in_use(tenant, credential_id)
         if integration_id is not None and held.credential.integration != integration_id:
             raise not_found(tenant_id, credential_id)
         if held.credential.state is CredentialState.REVOKED:
@@ -203,7 +250,7 @@ class Managing:
             raise ConnectorsError(Reason.CONFLICT)
         if await self._leases.is_held(tenant, credential_id):
             raise ConnectorsError(Reason.CONFLICT, {"problem": "refresh_under_way"})
-        written = await self._end(tenant, held, "")
+        written = await self._end(tenant, held, FORGOTTEN)
         self._done("ForgetCredential", caller.id, written, "forgotten")
         return written
 
@@ -213,6 +260,8 @@ class Managing:
             state=lifecycle.next_state(held.credential.state, lifecycle.Event.REVOKED),
             reason=Reason.CREDENTIAL_REVOKED.value,
             detail=detail,
+            # What was only staged was switched off by nobody: its next grant is in use at once.
+            enabled=held.credential.enabled or is_staged(held.credential),
             refreshable=False,
             expire_time=None,
         )

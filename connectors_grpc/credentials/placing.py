@@ -11,7 +11,7 @@ from datetime import datetime
 
 from connectors_grpc import lifecycle
 from connectors_grpc.credentials.answer import fingerprint
-from connectors_grpc.credentials.checks import is_staged
+from connectors_grpc.credentials.checks import FORGOTTEN, is_staged
 from connectors_grpc.domain.definition import Grant, Integration
 from connectors_grpc.domain.ids import CredentialId
 from connectors_grpc.domain.records import Credential, CredentialKind, CredentialState, Material, Tenant
@@ -74,7 +74,12 @@ def _check_inputs(integration: Integration, inputs: Mapping[str, Secret]) -> Non
 def check_place(
     integration: Integration, credential_id: CredentialId, old: Credential | None, version: int, *, staged: bool
 ) -> None:
-    """Whether this integration's credential may stand where `old` does. Raises: ALREADY_EXISTS, CONFLICT."""
+    """Whether this integration's credential may stand where `old` does. No migration brings back what was revoked.
+
+    Raises: ALREADY_EXISTS, CONFLICT, CREDENTIAL_REVOKED.
+    """
+    if old is not None and staged and old.state is CredentialState.REVOKED and old.detail != FORGOTTEN:
+        raise ConnectorsError(Reason.CREDENTIAL_REVOKED, {"credential": credential_id, "integration": old.integration})
     foreign = old is not None and (old.integration != integration.id or (staged and not is_staged(old)))
     if old is not None and foreign and old.state is not CredentialState.REVOKED:
         raise ConnectorsError(Reason.ALREADY_EXISTS, {"credential": credential_id, "integration": old.integration})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from connectors_grpc.credentials.checks import FORGOTTEN
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.migration.items import Item
 from connectors_grpc.migration.journal import Mark, Step
@@ -31,7 +32,7 @@ ADVICE = {
     Relation.ABSENT: "run migrates it",
     Relation.STAGED_OLD: "the old record changed since it was copied: run takes it anew",
     Relation.OLD_NEWER: "the old system wrote it after the cut-over: stop that, and cutover takes the newer one",
-    Relation.ENDED: "the provider refused it since, or it expired: the tenant connects again",
+    Relation.ENDED: "the provider refused it since, it expired, or was revoked: the tenant connects again",
     Relation.CONFLICT: "both sides have newer material: the tenant connects again, or what is wrong is removed by hand",
 }
 
@@ -52,8 +53,8 @@ def relate(answer: pb.ImportCredentialsResponse, mark: Mark | None) -> Checked:
     that the old is the newer one. Else both have written, and which refresh token is good, nobody can tell.
     """
     there = answer.credential
-    revoked = there.state == pb.Credential.STATE_REVOKED
-    if is_absent(answer) or (revoked and not answer.unchanged):
+    forgotten = there.state == pb.Credential.STATE_REVOKED and there.state_detail == FORGOTTEN
+    if is_absent(answer) or (forgotten and not answer.unchanged):
         return Checked(Relation.ABSENT, there, ADVICE[Relation.ABSENT])
     if problem := refused(answer):
         return Checked(Relation.REFUSED, there, problem)

@@ -20,9 +20,9 @@ from connectors_grpc.gen.connectors.v1.integration_service_pb2_grpc import Integ
 from connectors_grpc.gen.connectors.v1.tenant_service_pb2_grpc import TenantServiceStub
 from connectors_grpc.legacy import OldCredential, request_id
 from connectors_grpc.migration.items import Item
+from connectors_grpc.policy import MIGRATED_LABEL
 from connectors_grpc.secret import Secret
 
-LABEL: Final = "migrated-from"
 LONGEST_LABEL: Final = 200
 STAGED: Final = "staged"
 PAGE: Final = 500
@@ -55,7 +55,7 @@ class NewSide:
         """Make the tenant, or find it there; whether it is a migration's own."""
         request = tenants.CreateTenantRequest(
             tenant_id=tenant,
-            tenant=tenants.Tenant(display_name=old[:LONGEST_LABEL], labels={LABEL: old[:LONGEST_LABEL]}),
+            tenant=tenants.Tenant(display_name=old[:LONGEST_LABEL], labels={MIGRATED_LABEL: old[:LONGEST_LABEL]}),
             request_id=request_id(self.path, tenant),
             validate_only=validate_only,
         )
@@ -150,7 +150,7 @@ def request_of(item: Item, credential: OldCredential) -> pb.StoreCredentialReque
     """What the server is to store."""
     fields = {name: value.reveal() for name, value in credential.fields.items()}
     request = pb.StoreCredentialRequest(
-        tenant=item.tenant, integration=item.integration, labels={LABEL: item.name[:LONGEST_LABEL]}
+        tenant=item.tenant, integration=item.integration, labels={MIGRATED_LABEL: item.name[:LONGEST_LABEL]}
     )
     match credential.kind:
         case CredentialKind.API_KEY:
@@ -174,7 +174,7 @@ def is_staged(credential: pb.Credential) -> bool:
 
 def is_ours(item: Item, credential: pb.Credential) -> bool:
     """Whether a migration of this very record made it. A label tells no more than that: nothing is granted by it."""
-    return credential.labels.get(LABEL) == item.name[:LONGEST_LABEL]
+    return credential.labels.get(MIGRATED_LABEL) == item.name[:LONGEST_LABEL]
 
 
 def said(refusal: pb.ImportRefusal, reasons: Any) -> str:

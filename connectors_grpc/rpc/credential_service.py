@@ -107,6 +107,7 @@ class CredentialServicer(CredentialServiceServicer):
             wanted.new,
             caller=caller().id,
             labels=wanted.labels,
+            roles=caller().roles,
             version=wanted.version,
         )
         return pb.StoreCredentialResponse(credential=convert.credential(stored))

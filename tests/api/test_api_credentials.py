@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as proxy
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
+from tests.api.test_import import imported
 from tests.canary import planted
 from tests.openbao import OpenBao
 from tests.providers import RecordingUpstream, recording_upstream
@@ -303,6 +305,32 @@ async def test_switched_off_it_is_never_used_and_switched_on_it_is_as_before(hom
     on = await home.update(integration, [], enabled=True, labels={"a": "b"})
     assert (on.enabled, dict(on.labels)) == (True, {"a": "b"})
     await home.app.proxied(home.tenant, integration, "/v1/x")
+
+
+async def test_a_credentials_labels_of_our_own_are_an_admins_to_change(home: Home) -> None:
+    """By whatever way: a new credential, one stored again, an import, an update. Left out, they stay."""
+    integration, ours = await home.integration(), {"config-owner": "ours"}
+    operator = await home.server.app(home.tenant, role=access.ROLE_OPERATOR)
+    key = {"api_key": planted()}
+    with pytest.raises(Refused) as caught:
+        await operator.store(home.tenant, integration, api_key=key, labels=ours)
+    assert (caught.value.reason, caught.value.fields) == ("INVALID_FIELD", ['labels["config-owner"]'])
+    await home.admin.store(home.tenant, integration, api_key=key, labels=ours)
+    again = await operator.store(home.tenant, integration, api_key={"api_key": planted()}, labels={"a": "b"})
+    assert dict(again.labels) == {**ours, "a": "b"}
+    theirs = {"config-owner": "theirs"}
+    update = pb.UpdateCredentialRequest(
+        credential=pb.Credential(tenant=home.tenant, id=integration, labels=theirs),
+        update_mask=FieldMask(paths=["labels"]),
+    )
+    with pytest.raises(Refused) as caught:
+        await operator.call("UpdateCredential", update)
+    assert caught.value.fields == ['credential.labels["config-owner"]']
+    one = pb.StoreCredentialRequest(tenant=home.tenant, integration=integration, labels=theirs)
+    one.api_key.api_key = planted()
+    answer = (await imported(operator, pb.ImportCredentialsRequest(item="it", credential=one)))["it"]
+    assert [each.field for each in answer.refusal.field_violations] == ['labels["config-owner"]']
+    assert await home.get(integration) == again
 
 
 async def test_an_update_changes_what_its_mask_names(home: Home) -> None:

@@ -14,6 +14,7 @@ from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integra
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as proxy
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
+from connectors_grpc.policy import RESERVED_LABELS
 from tests.canary import planted
 from tests.openbao import OpenBao
 from tests.running import Client, Refused, Server, fresh_id, refused
@@ -129,6 +130,24 @@ async def test_an_update_follows_its_mask_and_its_etag(server: Server) -> None:
             await update(server.admin, [], id=first.id, **fields)
         assert caught.value.fields == [f"tenant.{field}"]
     assert await get(server.admin, first.id) == every
+
+
+@pytest.mark.parametrize("label", RESERVED_LABELS)
+async def test_labels_of_our_own_are_an_admins_to_change(server: Server, label: str) -> None:
+    """An operator neither sets, changes nor removes which file or migration a tenant or credential belongs to."""
+    tenant = (await server.admin.create_tenant()).id
+    await update(server.admin, ["labels"], id=tenant, labels={label: "ours"})
+    operator = await server.app(tenant, role=access.ROLE_OPERATOR)
+    for mine in ({label: "theirs", "a": "b"}, {label: ""}):
+        with pytest.raises(Refused) as caught:
+            await update(operator, ["labels"], id=tenant, labels=mine)
+        assert (caught.value.reason, caught.value.fields) == ("INVALID_FIELD", [f'tenant.labels["{label}"]'])
+    for labels in ({"a": "b"}, {"a": "c", label: "ours"}):
+        assert dict((await update(operator, ["labels"], id=tenant, labels=labels)).labels) == {**labels, label: "ours"}
+    assert dict((await update(operator, ["*"], id=tenant)).labels) == {label: "ours"}
+    assert dict((await update(server.admin, ["labels"], id=tenant)).labels) == {}
+    with refused("INVALID_FIELD"):
+        await update(operator, ["labels"], id=tenant, labels={label: "ours"})
 
 
 async def test_of_two_that_update_with_one_etag_one_loses(server: Server) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors_grpc.configuration import loading
-from connectors_grpc.configuration.checking import OWNER_LABEL, check
+from connectors_grpc.configuration.checking import check
 from connectors_grpc.configuration.interpolation import interpolate
 from connectors_grpc.configuration.loading import load
 from connectors_grpc.configuration.model import Configuration, json_schema
@@ -27,6 +27,7 @@ from connectors_grpc.configuration.tree import Invalid, Node, Place
 from connectors_grpc.configuration.wanted import fields_of, integration_message, material_request, source_of
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
+from connectors_grpc.policy import OWNER_LABEL
 
 FOLDER = Path(loading.__file__).parent
 JSON = st.recursive(
@@ -246,6 +247,7 @@ CREDENTIAL = "tenants.acme.integrations.notes.credentials.notes"
     [
         ({"label": {}}, "tenants.acme.label", "no such field"),
         ({"labels": {OWNER_LABEL: "me"}}, f"tenants.acme.labels.{OWNER_LABEL}", "`owner`"),
+        ({"labels": {"migrated-from": "x"}}, "tenants.acme.labels.migrated-from", "a migration"),
         ({"labels": {"a": "x\ny"}}, "tenants.acme.labels.a", "printable"),
         ({"quota": {"calls_at_once": 1.5}}, "tenants.acme.quota.calls_at_once", "whole number"),
         ({"suspended": "perhaps"}, "tenants.acme.suspended", "true or false"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as proxy
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
@@ -19,7 +20,8 @@ from connectors_grpc.migration.cutting import cut_over
 from connectors_grpc.migration.policies import policy
 from tests.migrating import OldBao, OldPlace, migrated, place_of, secret, server_at
 from tests.migration.test_migration import Three, three, token_of
-from tests.running import Server, fresh_id, refused
+from tests.providers import recording_upstream
+from tests.running import Client, Server, fresh_id, refused
 
 
 @asynccontextmanager
@@ -103,9 +105,7 @@ async def test_what_the_platform_is_in_charge_of_is_never_read_there(old_bao: Ol
         source = await place.source()
         await migrated(source, server, journal, copy)
         await migrated(source, server, journal, cut_over, old_stopped=True)
-        off = pb.UpdateCredentialRequest(credential=pb.Credential(tenant=tenant, id=kinds.oauth, enabled=False))
-        off.update_mask.paths.append("enabled")
-        await server.admin.call("UpdateCredential", off)
+        await switch_off(server.admin, tenant, kinds.oauth)
         with refused("CREDENTIAL_DISABLED"):
             await token_of(server, tenant, kinds.oauth)
         revoke = pb.ForgetCredentialRequest(tenant=tenant, credential=kinds.oauth)
@@ -118,6 +118,72 @@ async def test_what_the_platform_is_in_charge_of_is_never_read_there(old_bao: Ol
         await server.admin.call("SuspendTenant", tenants.SuspendTenantRequest(tenant=other))
         with refused("TENANT_SUSPENDED"):
             await token_of(server, other, kinds.oauth)
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["not copied", "staged"])
+async def test_what_is_read_there_can_be_revoked(old_bao: OldBao, tmp_path: Path, copied: bool) -> None:
+    """With the tokens that are good there, at the provider too; here it is refused from then on, whatever is copied later."""
+    place = place_of(old_bao)
+    async with reading(place, tmp_path) as server, recording_upstream() as provider:
+        oauth = {f"{name}_endpoint": f"{provider.url}/{name}" for name in ("authorization", "token", "revocation")}
+        api = {"base_url": provider.url}
+        client = {"client_id": "c", "client_secret": secret()}
+        notes = (
+            await server.admin.create_integration(
+                fresh_id("notes"), api=api, oauth=oauth, oauth_client=client, allow_private_addresses=True
+            )
+        ).id
+        tenant, journal, source = fresh_id("acme"), tmp_path / "j", await place.source()
+        await place.write(tenant, notes, access_token=secret(), refresh_token=secret())
+        await made(server, place, tenant)
+        if copied:
+            await migrated(source, server, journal, copy)
+        await place.write(tenant, notes, access_token=(token := secret()), refresh_token=(newest := secret()))
+        assert (await token_of(server, tenant, notes)).access_token == token
+        operator = await server.app(tenant, role=access.ROLE_OPERATOR)
+        with refused("CREDENTIAL_STAGED", credential=notes):
+            await switch_off(operator, tenant, notes)
+        request = pb.RevokeCredentialRequest(tenant=tenant, credential=notes)
+        answer = await operator.call("RevokeCredential", request)
+        assert answer.provider_result == pb.RevokeCredentialResponse.PROVIDER_RESULT_REVOKED
+        assert answer.credential.state == pb.Credential.STATE_REVOKED
+        assert [f"token={newest}&" in each.body.decode() for each in provider.requests] == [True]
+        await migrated(source, server, journal, copy)
+        await migrated(source, server, journal, cut_over, old_stopped=True)
+        with refused("CREDENTIAL_REVOKED"):
+            await token_of(server, tenant, notes)
+        with refused("CREDENTIAL_REVOKED"):
+            await lease(server, tenant, notes)
+        again = await operator.call("RevokeCredential", request)
+        assert again.credential == answer.credential
+        assert len(provider.requests) == 1
+
+
+async def test_a_suspension_holds_for_what_is_read_there(old_bao: OldBao, tmp_path: Path) -> None:
+    """Leases, calls and tokens alike; resumed, it is read again."""
+    place = place_of(old_bao)
+    async with reading(place, tmp_path) as server:
+        kinds, tenant = await three(server.admin), fresh_id("acme")
+        await place.write(tenant, kinds.oauth, access_token=(token := secret()))
+        await made(server, place, tenant)
+        app = await server.app(tenant)
+        assert (await lease(server, tenant, kinds.oauth)).generation == 0
+        await server.admin.call("SuspendTenant", tenants.SuspendTenantRequest(tenant=tenant))
+        with refused("TENANT_SUSPENDED"):
+            await lease(server, tenant, kinds.oauth)
+        with refused("TENANT_SUSPENDED"):
+            await token_of(server, tenant, kinds.oauth)
+        with refused("TENANT_SUSPENDED"):
+            await app.proxied(tenant, kinds.oauth, "/v1/x")
+        await server.admin.call("ResumeTenant", tenants.ResumeTenantRequest(tenant=tenant))
+        assert (await token_of(server, tenant, kinds.oauth)).access_token == token
+
+
+async def switch_off(client: Client, tenant: str, credential: str) -> None:
+    """UpdateCredential."""
+    off = pb.UpdateCredentialRequest(credential=pb.Credential(tenant=tenant, id=credential, enabled=False))
+    off.update_mask.paths.append("enabled")
+    await client.call("UpdateCredential", off)
 
 
 async def test_only_tenants_of_the_migration_read_there(old_bao: OldBao, tmp_path: Path) -> None:

@@ -64,6 +64,35 @@ async def test_what_is_staged_never_takes_the_place_of_what_is_in_use(server: Se
     assert reason(await asked(server.admin, waiting, "stage")) == "ALREADY_EXISTS"
 
 
+async def test_only_an_admin_switches_on_what_is_staged(server: Server) -> None:
+    """Two systems would refresh one token. Nor off: that would end its staging, and then it could be switched on."""
+    (tenant,), notes = await place(server.admin)
+    operator = await server.app(tenant, role=access.ROLE_OPERATOR)
+    there = (await asked(server.admin, item("it", tenant, notes), "stage")).credential
+    for enabled in (True, False):
+        with refused("CREDENTIAL_STAGED", tenant=tenant, credential=notes):
+            await enable(operator, tenant, notes, enabled=enabled)
+    labels = pb.Credential(tenant=tenant, id=notes, labels={"a": "b"})
+    update = pb.UpdateCredentialRequest(credential=labels, update_mask=FieldMask(paths=["labels"]))
+    changed = (await operator.call("UpdateCredential", update)).credential
+    assert (changed.enabled, changed.state_detail, changed.generation) == (False, "staged", there.generation)
+    assert (await enable(server.admin, tenant, notes)).enabled
+    assert not (await enable(operator, tenant, notes, enabled=False)).enabled
+
+
+async def test_no_migration_brings_back_what_was_revoked(server: Server) -> None:
+    """What was forgotten it does: that is what its own rollback does."""
+    (tenant,), notes = await place(server.admin)
+    wanted = item("it", tenant, notes)
+    await asked(server.admin, wanted, "stage")
+    await server.admin.call("ForgetCredential", pb.ForgetCredentialRequest(tenant=tenant, credential=notes))
+    assert (await asked(server.admin, wanted, "stage")).credential.state_detail == "staged"
+    await server.admin.call("RevokeCredential", pb.RevokeCredentialRequest(tenant=tenant, credential=notes))
+    assert reason(await asked(server.admin, wanted, "stage")) == "CREDENTIAL_REVOKED"
+    stored = await server.admin.store(tenant, notes, api_key=pb.ApiKeyMaterial(api_key="newer"))
+    assert (stored.enabled, stored.state) == (True, pb.Credential.STATE_ACTIVE)
+
+
 async def test_a_new_grant_over_what_is_staged_is_in_use_at_once(server: Server) -> None:
     """A tenant that connects anew meanwhile does not wait for a cut-over of what it gave up."""
     (tenant,), notes = await place(server.admin)

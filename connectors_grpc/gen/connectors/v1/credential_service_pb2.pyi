@@ -179,8 +179,8 @@ class Credential(_message.Message):
     """What a person or operator should do now, in words. Empty: nothing."""
     state_detail: _builtins.str
     """More on state_reason: `invalid_grant` (the provider refused the refresh token), `refresh_interrupted` (its answer was lost
-    with the process that had asked). `staged`: a migration put it here, and it is not enabled before its cut-over. Empty:
-    nothing more is known.
+    with the process that had asked). `staged`: a migration put it here, and it is not enabled before its cut-over. `forgotten`:
+    ForgetCredential ended it. Empty: nothing more is known.
     """
     account: _builtins.str
     """Whose account it is at the provider, as its identity call says (`api.account_pointer`). Empty: not known."""
@@ -208,7 +208,9 @@ class Credential(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Up to 32 pairs of the platform's own; keys 1 to 63 characters, values up to 200."""
+        """Up to 32 pairs of the platform's own; keys 1 to 63 characters, values up to 200. `config-owner` (which configuration file manages
+        it) and `migrated-from` are an admin's to set and to change: left out by an operator, they stay as they are.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

@@ -176,7 +176,8 @@ class CredentialServiceServicer:
         """Changes labels, or switches a credential on or off.
 
         Caller: admin, or an operator of the tenant.
-        Errors: CREDENTIAL_NOT_FOUND, CONFLICT, INVALID_FIELD. Retry: safe with an etag.
+        Errors: CREDENTIAL_NOT_FOUND, CREDENTIAL_STAGED (`enabled` of what a migration has not cut over, by an operator), CONFLICT,
+        INVALID_FIELD. Retry: safe with an etag.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,7 +204,8 @@ class CredentialServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeCredential(self, request, context):
-        """Revokes a credential: at the provider where it has an endpoint for that, and here in any case. The material is purged.
+        """Revokes a credential: at the provider where it has an endpoint for that, and here in any case. The material is purged. What is
+        in use from an older layout, while that is migrated, is revoked by a record here, which no migration goes over.
 
         Caller: admin, or an operator of the tenant.
         Errors: CREDENTIAL_NOT_FOUND, CONFLICT. Retry: safe.

@@ -84,7 +84,8 @@ class CredentialServiceStub:
     """Changes labels, or switches a credential on or off.
 
     Caller: admin, or an operator of the tenant.
-    Errors: CREDENTIAL_NOT_FOUND, CONFLICT, INVALID_FIELD. Retry: safe with an etag.
+    Errors: CREDENTIAL_NOT_FOUND, CREDENTIAL_STAGED (`enabled` of what a migration has not cut over, by an operator), CONFLICT,
+    INVALID_FIELD. Retry: safe with an etag.
     """
     VerifyCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.VerifyCredentialRequest, _credential_service_pb2.VerifyCredentialResponse]
     """Asks the provider whose the credential is, by the integration's identity call.
@@ -99,7 +100,8 @@ class CredentialServiceStub:
     Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, OAUTH_CLIENT_REFUSED, PROVIDER_UNAVAILABLE. Retry: safe.
     """
     RevokeCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.RevokeCredentialRequest, _credential_service_pb2.RevokeCredentialResponse]
-    """Revokes a credential: at the provider where it has an endpoint for that, and here in any case. The material is purged.
+    """Revokes a credential: at the provider where it has an endpoint for that, and here in any case. The material is purged. What is
+    in use from an older layout, while that is migrated, is revoked by a record here, which no migration goes over.
 
     Caller: admin, or an operator of the tenant.
     Errors: CREDENTIAL_NOT_FOUND, CONFLICT. Retry: safe.
@@ -174,7 +176,8 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     """Changes labels, or switches a credential on or off.
 
     Caller: admin, or an operator of the tenant.
-    Errors: CREDENTIAL_NOT_FOUND, CONFLICT, INVALID_FIELD. Retry: safe with an etag.
+    Errors: CREDENTIAL_NOT_FOUND, CREDENTIAL_STAGED (`enabled` of what a migration has not cut over, by an operator), CONFLICT,
+    INVALID_FIELD. Retry: safe with an etag.
     """
     VerifyCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.VerifyCredentialRequest, _credential_service_pb2.VerifyCredentialResponse]  # type: ignore[assignment]
     """Asks the provider whose the credential is, by the integration's identity call.
@@ -189,7 +192,8 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     Errors: CREDENTIAL_NOT_FOUND, NEEDS_REAUTH, OAUTH_CLIENT_REFUSED, PROVIDER_UNAVAILABLE. Retry: safe.
     """
     RevokeCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.RevokeCredentialRequest, _credential_service_pb2.RevokeCredentialResponse]  # type: ignore[assignment]
-    """Revokes a credential: at the provider where it has an endpoint for that, and here in any case. The material is purged.
+    """Revokes a credential: at the provider where it has an endpoint for that, and here in any case. The material is purged. What is
+    in use from an older layout, while that is migrated, is revoked by a record here, which no migration goes over.
 
     Caller: admin, or an operator of the tenant.
     Errors: CREDENTIAL_NOT_FOUND, CONFLICT. Retry: safe.
@@ -303,7 +307,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes labels, or switches a credential on or off.
 
         Caller: admin, or an operator of the tenant.
-        Errors: CREDENTIAL_NOT_FOUND, CONFLICT, INVALID_FIELD. Retry: safe with an etag.
+        Errors: CREDENTIAL_NOT_FOUND, CREDENTIAL_STAGED (`enabled` of what a migration has not cut over, by an operator), CONFLICT,
+        INVALID_FIELD. Retry: safe with an etag.
         """
 
     @_abc_1.abstractmethod
@@ -336,7 +341,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.RevokeCredentialRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_service_pb2.RevokeCredentialResponse, _abc.Awaitable[_credential_service_pb2.RevokeCredentialResponse]]:
-        """Revokes a credential: at the provider where it has an endpoint for that, and here in any case. The material is purged.
+        """Revokes a credential: at the provider where it has an endpoint for that, and here in any case. The material is purged. What is
+        in use from an older layout, while that is migrated, is revoked by a record here, which no migration goes over.
 
         Caller: admin, or an operator of the tenant.
         Errors: CREDENTIAL_NOT_FOUND, CONFLICT. Retry: safe.

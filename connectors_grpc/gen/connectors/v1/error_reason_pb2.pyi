@@ -209,6 +209,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `allowed_integrations` by UpdateTenant.
     Example: Call with a credential whose integration the configuration file has as `"enabled": false`.
     """
+    ERROR_REASON_CREDENTIAL_STAGED: _ErrorReason.ValueType  # 47
+    """FAILED_PRECONDITION. A migration is in charge of the credential until its cut-over, which is an admin's: `connectors migrate
+    cutover`. RevokeCredential or SuspendTenant ends its use before that.
+    Example: an operator sets `enabled` of what a migration has staged.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: the `reason` of the one google.rpc.ErrorInfo that every error carries, with domain `connectors`.
@@ -403,5 +408,10 @@ ERROR_REASON_INTEGRATION_NOT_ENABLED: ErrorReason.ValueType  # 46
 """FAILED_PRECONDITION. The tenant's record allows some integrations, and this is none of them; an admin may add it to
 `allowed_integrations` by UpdateTenant.
 Example: Call with a credential whose integration the configuration file has as `"enabled": false`.
+"""
+ERROR_REASON_CREDENTIAL_STAGED: ErrorReason.ValueType  # 47
+"""FAILED_PRECONDITION. A migration is in charge of the credential until its cut-over, which is an admin's: `connectors migrate
+cutover`. RevokeCredential or SuspendTenant ends its use before that.
+Example: an operator sets `enabled` of what a migration has staged.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

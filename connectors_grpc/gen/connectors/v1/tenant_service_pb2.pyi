@@ -100,7 +100,9 @@ class Tenant(_message.Message):
     """An admin suspended it: no operator may resume it."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Up to 32 pairs of the platform's own; keys 1 to 63 characters, values up to 200."""
+        """Up to 32 pairs of the platform's own; keys 1 to 63 characters, values up to 200. `config-owner` (which configuration file manages
+        it) and `migrated-from` are an admin's to set and to change: left out by an operator, they stay as they are.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
