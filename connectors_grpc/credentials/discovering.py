@@ -6,7 +6,6 @@ A provider's word on a host counts only as far as the definition bounds it: a va
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +17,8 @@ from connectors_grpc.inject import FieldRefused, PlaceholderUnresolved, Plan, pa
 from connectors_grpc.inject.templates import PLACEHOLDER
 from connectors_grpc.oauth2.token_reply import at_pointer
 from connectors_grpc.ports import HttpReply, HttpRequest
-from connectors_grpc.rules.inputs import ANYTHING, LONGEST_VALUE
+from connectors_grpc.rules import patterns
+from connectors_grpc.rules.inputs import ANYTHING
 from connectors_grpc.secret import Secret
 
 MOST_ITEMS = 1000
@@ -84,10 +84,10 @@ def found_in(document: Any, one: Discovery, values: Mapping[str, str]) -> str:
 
 def taken(text: str, one: Discovery) -> str:
     """What a discovery's pattern takes of a text. Raises: AUTHORIZATION_REFUSED."""
-    match = re.fullmatch(one.pattern or ANYTHING, text) if len(text) <= LONGEST_VALUE else None
-    if match is None:
+    value = patterns.taken(one.pattern or ANYTHING, text)
+    if value is None:
         raise refused(one, "discovery_refused")
-    return (match[1] or "") if match.re.groups else match[0]
+    return value
 
 
 def _wanted(one: Discovery, values: Mapping[str, str]) -> str | None:

@@ -69,7 +69,7 @@ class Rule:
         return cls(allowed, tuple(part.encode() for part in segments), below, frozenset(credentials))
 
     def matches(self, segments: Sequence[bytes]) -> bool:
-        """Whether the pattern covers a path, given by its segments. `*` is never an empty one."""
+        """Whether the pattern covers a path, given by its segments. `*` is never an empty one. Each is looked at once."""
         wanted = self.segments
         if len(segments) < len(wanted) or (len(segments) > len(wanted) and not self.below):
             return False

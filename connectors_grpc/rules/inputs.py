@@ -9,17 +9,14 @@ from connectors_grpc.domain.definition import Api, Discovery, Grant, Input, Inte
 from connectors_grpc.errors import FieldViolation
 from connectors_grpc.inject.templates import PLACEHOLDER
 from connectors_grpc.rules import Violations
-from connectors_grpc.rules.texts import is_pointer, is_printable
+from connectors_grpc.rules.patterns import pattern_problem, taken
+from connectors_grpc.rules.texts import is_pointer
 from connectors_grpc.rules.urls import Known, authority_of, is_host, names_in, url_violations, whole_host
 
 MOST_INPUTS = 16
 MOST_CHOICES = 32
 MOST_DISCOVERIES = 8
-LONGEST_PATTERN = 200
 LONGEST_TEXT = 200
-LONGEST_VALUE = 255
-MOST_OPEN_ENDS = 4
-"""Of quantifiers without an end in one pattern, which keeps matching short whatever is matched."""
 ANYTHING = r"[A-Za-z0-9._:-]{1,128}"
 """What a discovery gives, unless its definition says otherwise."""
 RESERVED = frozenset(
@@ -45,8 +42,6 @@ METHODS = ("GET", "POST", "DELETE")
 _ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _CHOICE = re.compile(r"[a-z0-9.-]{0,100}")
 _CHOICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_REPEATED_GROUP = re.compile(r"\)[*+{]")
-_OPEN_END = re.compile(r"[*+]|,\}")
 
 
 def known_in(integration: Integration) -> Known:
@@ -119,21 +114,7 @@ def accepts(one: Input, value: str) -> bool:
     """Whether a value may be given for an input whose definition is good."""
     if one.choices:
         return value in one.choices
-    return len(value) <= LONGEST_VALUE and re.fullmatch(one.pattern, value) is not None
-
-
-def pattern_problem(pattern: str) -> str:
-    """What is wrong with a regular expression; empty if nothing is."""
-    wanted = f"a regular expression of up to {LONGEST_PATTERN} characters, without repeated groups"
-    if len(pattern) > LONGEST_PATTERN or not is_printable(pattern) or _REPEATED_GROUP.search(pattern):
-        return wanted
-    try:
-        compiled = re.compile(pattern)
-    except (re.error, RecursionError, OverflowError):
-        return wanted
-    if compiled.groups > 1:
-        return f"{wanted}, and with one group at most"
-    return f"{MOST_OPEN_ENDS} open ends at most" if len(_OPEN_END.findall(pattern)) > MOST_OPEN_ENDS else ""
+    return taken(one.pattern, value) is not None
 
 
 def discovery_violations(oauth: OAuth, api: Api | None, inputs: Iterable[Input], private: bool) -> Violations:
@@ -149,9 +130,7 @@ def discovery_violations(oauth: OAuth, api: Api | None, inputs: Iterable[Input],
             yield FieldViolation(field, "JSON pointers (RFC 6901), as `/0/id`")
         if one.pattern and (problem := pattern_problem(one.pattern)):
             yield FieldViolation(field, f"`pattern`: {problem}")
-        elif one.example and (
-            len(one.example) > LONGEST_TEXT or re.fullmatch(one.pattern or ANYTHING, one.example) is None
-        ):
+        elif one.example and (len(one.example) > LONGEST_TEXT or taken(one.pattern or ANYTHING, one.example) is None):
             yield FieldViolation(field, "`example` is what `pattern` takes")
         if one.url:
             yield from url_violations(field, one.url, private, known)

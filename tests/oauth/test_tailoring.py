@@ -420,8 +420,10 @@ BAD: Mapping[str, tuple[Integration, str]] = {
     "pattern and choices": (integration("a.example", replace(REGION, pattern="x")), "inputs"),
     "neither": (integration("a.example", Input("x")), "inputs"),
     "no pattern at all": (integration("a.example", replace(SHOP, pattern="(")), "inputs"),
-    "a repeated group": (integration("a.example", replace(SHOP, pattern="(a+)+")), "inputs"),
-    "open ends": (integration("a.example", replace(SHOP, pattern="a*a*a*a*a*b")), "inputs"),
+    "a look-ahead": (integration("a.example", replace(SHOP, pattern="(?=a)a+")), "inputs"),
+    "a back-reference": (integration("a.example", replace(SHOP, pattern=r"(a+)\1")), "inputs"),
+    "a large repetition": (integration("a.example", replace(SHOP, pattern="(?:a{1,90}){1,90}(?:a{1,90}){1,90}")), "inputs"),
+    "two groups": (integration("a.example", replace(SHOP, pattern="(a)(b)")), "inputs"),
     "an example that is none": (integration("a.example", replace(SHOP, example="Not A Shop")), "inputs"),
     "many": (integration("a.example", *(Input(f"i{n}", pattern="x") for n in range(17))), "inputs"),
     "a host found out whole": (

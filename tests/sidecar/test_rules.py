@@ -13,6 +13,7 @@ from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as proxy
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
 from connectors_grpc.inject import CallNotAllowed, RuleRefused, Rules, TargetRefused, parse_target
+from connectors_grpc.inject.rules import Rule
 from tests.providers import recording_upstream
 from tests.running import Server, fresh_id, refusals, refused
 from tests.sidecar.harness import Key, World
@@ -72,6 +73,39 @@ def test_what_a_rule_says_is_allowed(method: str, path: str) -> None:
 def test_what_no_rule_says_is_not(method: str, path: str) -> None:
     """Methods, depth, case, doubled and trailing slashes."""
     assert not allowed(method, path)
+
+
+class Counted(bytes):
+    """A segment that counts how often it is compared."""
+
+    compared = 0
+    __hash__ = bytes.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return bytes.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+@given(st.lists(st.sampled_from(["*", "a", "b"]), min_size=1, max_size=255), st.booleans(), st.text("ab", max_size=300))
+def test_a_pattern_looks_at_each_segment_once(parts: list[str], below: bool, path: str) -> None:
+    """`**` stands at the end alone, so that there is nothing to try in two ways, whatever is sent."""
+    rule = Rule.of([], "/" + "/".join([*parts, *(["**"] if below else [])]), [])
+    Counted.compared = 0
+    given = [Counted(part.encode()) for part in path]
+    fits = len(given) == len(parts) or (below and len(given) > len(parts))
+    wanted = fits and all(part in ("*", each) for part, each in zip(parts, path, strict=False))
+    assert rule.matches(given) == wanted
+    assert Counted.compared <= min(len(parts), len(given))
+
+
+def test_a_pattern_in_the_middle_of_which_anything_may_stand_is_refused() -> None:
+    """It is what would have to be tried in many ways."""
+    for path in ("/**/a", "/a/**/b/**", "/a*/b", "/***"):
+        with pytest.raises(RuleRefused):
+            Rule.of([], path, [])
 
 
 @pytest.mark.parametrize(

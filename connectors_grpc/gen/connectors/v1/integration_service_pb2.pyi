@@ -353,7 +353,7 @@ class Input(_message.Message):
     title: _builtins.str
     """For people, up to 200 characters. Unset: the id."""
     pattern: _builtins.str
-    """A regular expression for the whole value, up to 200 characters; groups are not repeated. Either this or `choices`."""
+    """A regular expression of RE2 for the whole value, up to 200 characters: no look-around, no back-references. Either this or `choices`."""
     example: _builtins.str
     """What one looks like, for people."""
     default: _builtins.str
@@ -409,7 +409,7 @@ class Discovery(_message.Message):
     url: _builtins.str
     """A GET with the new token, at a host that is sealed with it. Unset: the token reply is looked at."""
     pattern: _builtins.str
-    """A regular expression for the whole value, up to 200 characters; of a group in it, only that part is taken. Unset: letters,
+    """A regular expression of RE2 for the whole value, up to 200 characters; of a group in it, only that part is taken. Unset: letters,
     digits, `.`, `_`, `:` and `-`, up to 128.
     """
     match_pointer: _builtins.str
