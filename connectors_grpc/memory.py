@@ -1,4 +1,4 @@
-"""The ports in memory: for tests of use cases, and the first to obey the laws. Nothing outlives the process."""
+"""The ports in memory: for checks of definitions and tests of use cases; the first to obey the laws. Gone with the process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -189,33 +188,3 @@ class MemoryCiphers:
 
     def _aead(self, name: str, version: int, context: bytes) -> AESGCM:
         return AESGCM(HKDF(SHA256(), 32, salt=None, info=context).derive(self._ring(name).keys[version]))
-
-
-class ManualClock:
-    """`Clock` that stands still until it is moved.  Units: seconds or timedelta."""
-
-    def __init__(self, start: datetime = datetime(2030, 1, 1, tzinfo=UTC)) -> None:
-        self._now = start
-        self._monotonic = 0.0
-
-    def now(self) -> datetime:
-        """See ports.Clock."""
-        return self._now
-
-    def monotonic(self) -> float:
-        """See ports.Clock."""
-        return self._monotonic
-
-    def advance(self, by: timedelta | float) -> None:
-        """Move both times on; never back.  Raises: ValueError."""
-        step = by if isinstance(by, timedelta) else timedelta(seconds=by)
-        if step < timedelta():
-            raise ValueError("time does not run back; set() makes the wall clock jump")
-        self._now += step
-        self._monotonic += step.total_seconds()
-
-    def set(self, now: datetime) -> None:
-        """Make the wall clock jump, either way, as an administrator may; monotonic time is untouched."""
-        if now.tzinfo is None:
-            raise ValueError("the time is aware")
-        self._now = now.astimezone(UTC)

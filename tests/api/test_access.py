@@ -17,9 +17,10 @@ from connectors_grpc.changes import ChangeFeed
 from connectors_grpc.domain.ids import CredentialId, KeyId, TenantId, TenantUid
 from connectors_grpc.domain.records import ApiKey, Role, Scope
 from connectors_grpc.errors import ConnectorsError, Reason
-from connectors_grpc.memory import ManualClock, MemoryDocuments
+from connectors_grpc.memory import MemoryDocuments
 from connectors_grpc.ports import Change, Json
 from connectors_grpc.secret import Secret
+from tests.clock import ManualClock
 
 ACME, ZOO = TenantId("acme"), TenantId("zoo")
 ACMES, ZOOS = {ACME: TenantUid("u-acme")}, {ZOO: TenantUid("u-zoo")}

@@ -23,12 +23,13 @@ from connectors_grpc.domain.ids import KeyId
 from connectors_grpc.domain.records import Role
 from connectors_grpc.errors import MEANING, Code, ConnectorsError, FieldViolation, Reason, VaultUnavailable
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
-from connectors_grpc.memory import ManualClock, MemoryDocuments, Outage
+from connectors_grpc.memory import MemoryDocuments, Outage
 from connectors_grpc.ports import Audit
 from connectors_grpc.rpc.interceptor import BoundaryInterceptor, key_of
 from connectors_grpc.rpc.status import code_of, status_of
 from connectors_grpc.secret import Secret
 from tests.canary import Session, planted
+from tests.clock import ManualClock
 from tests.openbao import OpenBao
 from tests.raw_calls import bearer, ended
 from tests.running import Refused, Server, fresh_id, running_server

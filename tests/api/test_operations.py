@@ -14,10 +14,11 @@ from connectors_grpc.domain.ids import KeyId, OperationId, TenantId, TenantUid
 from connectors_grpc.domain.operation import Deletion, Operation, Rotation
 from connectors_grpc.domain.records import ApiKey, Role, Scope
 from connectors_grpc.errors import ConnectorsError, Reason, VaultUnavailable
-from connectors_grpc.memory import ManualClock, MemoryDocuments, Outage
+from connectors_grpc.memory import MemoryDocuments, Outage
 from connectors_grpc.operation_run import Run
 from connectors_grpc.operations import POLL, TTL, Operations
 from connectors_grpc.ports import Json
+from tests.clock import ManualClock
 
 ACME, UID = TenantId("acme"), TenantUid("uid-1")
 WORK = Deletion()

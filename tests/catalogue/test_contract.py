@@ -16,7 +16,6 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from connectors_grpc.catalogue import load_catalogue
-from connectors_grpc.checking.redirected import Redirected
 from connectors_grpc.checking.stage import REDIRECT_URI, Stage
 from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.credentials.revoking import ProviderResult
@@ -37,6 +36,7 @@ from tests.catalogue.vendor import (
     raw,
     sent,
 )
+from tests.redirected import Redirected
 from tests.upstream import RecordingUpstream, recording_upstream
 
 CATALOGUE = load_catalogue()

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 import yaml
 
-from connectors_grpc.checking.redirected import MEANT_FOR
+from tests.redirected import MEANT_FOR
 from tests.upstream import UpstreamRequest
 
 FOLDER = Path(__file__).parent / "fixtures"

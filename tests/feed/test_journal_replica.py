@@ -22,10 +22,11 @@ from connectors_grpc.errors import ConnectorsError, Reason, VaultUnavailable
 from connectors_grpc.journals import JournaledChanges, Pace
 from connectors_grpc.journals.journal import Page
 from connectors_grpc.journals.replica import FOLDER
-from connectors_grpc.memory import ManualClock, MemoryCiphers, MemoryDocuments, Outage
+from connectors_grpc.memory import MemoryCiphers, MemoryDocuments, Outage
 from connectors_grpc.ports import Change, Document, DocumentPage, Json, Told
 from connectors_grpc.tenants import Tenants
 from connectors_grpc.watching import MOST_WATCHERS, Event, Signal, Watching
+from tests.clock import ManualClock
 
 PACE = Pace(poll=0.1, soon=0.02, gap=0.05, beat=0.1, alone=2.0, deadline=0.5, longest_pause=0.2)
 

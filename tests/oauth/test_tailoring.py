@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors_grpc.checking.redirected import MEANT_FOR, Redirected
 from connectors_grpc.checking.stage import TENANT, Stage
 from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.credentials.revoking import ProviderResult
@@ -35,6 +34,7 @@ from connectors_grpc.rules.definition import validate_definition
 from connectors_grpc.secret import Secret
 from connectors_grpc.tailoring import consenting, read_values, tailored
 from tests.catalogue.vendor import raw
+from tests.redirected import MEANT_FOR, Redirected
 from tests.upstream import RecordingUpstream, recording_upstream
 
 SHOP = Input("shop", "Shop", r"[a-z0-9][a-z0-9-]*", example="acme")

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from connectors_grpc.memory import ManualClock
 from connectors_grpc.recent import Recent
+from tests.clock import ManualClock
 
 
 class Source:

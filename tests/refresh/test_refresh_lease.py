@@ -11,9 +11,10 @@ from connectors_grpc.credentials.refresh_lease import GAP, LONG_DEAD, TTL, Grip,
 from connectors_grpc.credentials.renewing import MARGIN
 from connectors_grpc.domain.ids import CredentialId, TenantId, TenantUid
 from connectors_grpc.domain.records import Tenant, TenantState
-from connectors_grpc.memory import ManualClock, MemoryDocuments
+from connectors_grpc.memory import MemoryDocuments
 from connectors_grpc.oauth2.token_request import TIMEOUT
 from connectors_grpc.vault.settings import DEFAULT_TIMEOUT
+from tests.clock import ManualClock
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ACME = Tenant(TenantId("acme"), TenantUid("u1"), "Acme", TenantState.ACTIVE, {}, NOW, NOW)

@@ -19,11 +19,12 @@ from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, Tenan
 from connectors_grpc.domain.records import ApiKey, Credential, CredentialKind, Role, Scope, Tenant
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.integrations import Integrations
-from connectors_grpc.memory import ManualClock, MemoryCiphers, MemoryDocuments
+from connectors_grpc.memory import MemoryCiphers, MemoryDocuments
 from connectors_grpc.ports import HttpReply, HttpRequest, Json
 from connectors_grpc.sealed_clients import PLATFORM_KEY
 from connectors_grpc.secret import Secret
 from connectors_grpc.tenants import Tenants
+from tests.clock import ManualClock
 
 ADMIN = ApiKey(KeyId("admin"), "", frozenset((Role.ADMIN,)), Scope(None), "", ManualClock().now())
 WIKI = IntegrationId("wiki")

@@ -9,8 +9,9 @@ import pytest
 from connectors_grpc.changes import ChangeFeed
 from connectors_grpc.domain.ids import KeyId, TenantId
 from connectors_grpc.errors import VaultUnavailable
-from connectors_grpc.memory import ManualClock, MemoryCiphers, MemoryDocuments, Outage
+from connectors_grpc.memory import MemoryCiphers, MemoryDocuments, Outage
 from connectors_grpc.ports import Change, Changes, Ciphers, Clock, Documents
+from tests.clock import ManualClock
 from tests.laws.ciphers import CiphersLaws
 from tests.laws.documents import DocumentsLaws
 

@@ -35,7 +35,7 @@ from connectors_grpc.domain.records import (
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason, Undecipherable
 from connectors_grpc.grammar import sealed_version
 from connectors_grpc.integrations import Integrations
-from connectors_grpc.memory import ManualClock, MemoryCiphers, MemoryDocuments
+from connectors_grpc.memory import MemoryCiphers, MemoryDocuments
 from connectors_grpc.operations import Operations
 from connectors_grpc.ports import Document, DocumentPage, Json, KeyVersions, Sealed
 from connectors_grpc.rotating import Rotating
@@ -43,6 +43,7 @@ from connectors_grpc.sealed_clients import PLATFORM_KEY
 from connectors_grpc.secret import Secret
 from connectors_grpc.shelves import sealed_texts
 from connectors_grpc.tenants import Tenants
+from tests.clock import ManualClock
 
 ADMIN = ApiKey(KeyId("admin"), "", frozenset((Role.ADMIN,)), Scope(None), "", ManualClock().now())
 ACME = TenantId("acme")

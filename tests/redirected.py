@@ -1,4 +1,4 @@
-"""Real HTTP to a place on this machine, whatever host a request is for: that goes along in a header. For checks and tests."""
+"""Real HTTP to a place on this machine, whatever host a request is for: that goes along in a header."""
 
 from __future__ import annotations
 
