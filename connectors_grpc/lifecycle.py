@@ -71,8 +71,6 @@ JITTER_SHARE = 0.25
 """Of the margin: how much of it jitter may use up. Jitter only ever delays, so that no refresh comes early by it."""
 IDLE_SHARE = 0.8
 """Of a refresh token's idle life: when an idle credential is refreshed to keep it alive."""
-MIN_TTL = timedelta(seconds=30)
-MIN_TTL_SHARE = 0.1
 
 
 def renew_at(
@@ -100,18 +98,11 @@ def renew_at(
     return min(due, default=None)
 
 
-def refresh_due(
-    credential: Credential,
-    now: datetime,
-    jitter: float,
-    *,
-    ends_access_token: bool = False,
-    idle_ttl: timedelta | None = None,
-) -> bool:
+def refresh_due(credential: Credential, now: datetime, jitter: float, *, ends_access_token: bool = False) -> bool:
     """Whether to refresh now: ACTIVE, enabled, and past `renew_at`, whose arguments these are."""
     if credential.state is not State.ACTIVE or not credential.enabled:
         return False
-    at = renew_at(credential, jitter, ends_access_token=ends_access_token, idle_ttl=idle_ttl)
+    at = renew_at(credential, jitter, ends_access_token=ends_access_token)
     return at is not None and now >= at
 
 
@@ -120,13 +111,6 @@ def usable(credential: Credential, now: datetime, min_ttl: timedelta) -> bool:
     if credential.state is not State.ACTIVE or not credential.enabled:
         return False
     return credential.expire_time is None or (now < credential.expire_time and credential.expire_time - now >= min_ttl)
-
-
-def default_min_ttl(credential: Credential) -> timedelta:
-    """How long a token must still live when the caller did not say: 30 s, or 10 % of a shorter lifetime."""
-    if credential.expire_time is None:
-        return timedelta(0)
-    return min(MIN_TTL, _lifetime(credential.expire_time, _issued(credential)) * MIN_TTL_SHARE)
 
 
 def _issued(credential: Credential) -> datetime:

@@ -15,13 +15,15 @@ from connectors_grpc.ports import Clock
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
+TTL = 1.0
+"""Seconds."""
+
 
 class Recent(Generic[Key, Value]):
-    """Remembers `most` values for `ttl` seconds each. Failures are not remembered."""
+    """Remembers `most` values for a second each. Failures are not remembered."""
 
-    def __init__(self, clock: Clock, *, ttl: float = 1.0, most: int = 10_000) -> None:
+    def __init__(self, clock: Clock, *, most: int = 10_000) -> None:
         self._clock = clock
-        self._ttl = ttl
         self._most = most
         self._values: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
         self._reads: dict[Key, asyncio.Task[Value]] = {}
@@ -29,7 +31,7 @@ class Recent(Generic[Key, Value]):
     async def get(self, key: Key, read: Callable[[Key], Awaitable[Value]]) -> Value:
         """The value, read if it is not here or too old. Cancelling one caller does not cancel the others' read."""
         held = self._values.get(key)
-        if held is not None and self._clock.monotonic() - held[0] < self._ttl:
+        if held is not None and self._clock.monotonic() - held[0] < TTL:
             return held[1]
         task = self._reads.get(key)
         if task is None:

@@ -71,16 +71,12 @@ class Leases:
         *,
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
-        most_leases: int = MOST_LEASES,
-        most_grants: int = MOST_GRANTS,
         chosen: Chosen = NOTHING_CHOSEN,
     ) -> None:
         self._source = source
         self._tasks = tasks
         self._clock = clock
         self._wall = wall
-        self._most_leases = most_leases
-        self._most_grants = most_grants
         self._chosen = chosen
         self._leases: dict[tuple[str, str], Held] = {}
         self._grants: dict[str, Grant] = {}
@@ -306,7 +302,7 @@ class Leases:
                 raise Problem("PERMISSION_DENIED")
             granted.stale = stale
             granted.refresh_at = self._believed_until(granted.refresh_at, now)
-            _bound(self._grants, self._most_grants)
+            _bound(self._grants, MOST_GRANTS)
             self._grants[granted.key_id] = granted
         try:
             held = hold(lease, wall=wall, now=now, chosen=self._chosen)
@@ -322,7 +318,7 @@ class Leases:
         self.bounded = self.bounded or bool(held.quota)
         held.stale = stale or self.holds.on(held, now) is not None
         held.refresh_at = self._believed_until(held.refresh_at, now)
-        _bound(self._leases, self._most_leases)
+        _bound(self._leases, MOST_LEASES)
         self._leases[held.tenant, held.credential] = held
         return held
 

@@ -60,7 +60,7 @@ class Address:
 class Server:
     """A channel to the server. Use as an async context manager."""
 
-    def __init__(self, address: Address, *, deadline: float = DEADLINE) -> None:
+    def __init__(self, address: Address) -> None:
         options = [
             ("grpc.keepalive_time_ms", 60_000),  # a dead peer is found; not so often that a server calls it abuse
             ("grpc.keepalive_timeout_ms", 10_000),
@@ -76,7 +76,6 @@ class Server:
         self._channel = channel
         self._stub: Any = stubs.ProxyServiceStub(channel)
         self._key = address.key
-        self._deadline = deadline
 
     async def __aenter__(self) -> Server:
         return self
@@ -94,7 +93,7 @@ class Server:
     async def lease(self, request: pb.LeaseRequest) -> pb.LeaseResponse:
         """One Lease. Raises: Denied, Unreachable."""
         try:
-            answer = await self._stub.Lease(request, timeout=self._deadline, metadata=self._metadata())
+            answer = await self._stub.Lease(request, timeout=DEADLINE, metadata=self._metadata())
         except grpc.aio.AioRpcError as error:
             raise translate(error) from None
         assert isinstance(answer, pb.LeaseResponse)
@@ -104,7 +103,7 @@ class Server:
         """Answer a hold. Raises: Denied, Unreachable."""
         request = pb.YieldLeaseRequest(hold_id=hold_id)
         try:
-            await self._stub.YieldLease(request, timeout=self._deadline, metadata=self._metadata())
+            await self._stub.YieldLease(request, timeout=DEADLINE, metadata=self._metadata())
         except grpc.aio.AioRpcError as error:
             raise translate(error) from None
 

@@ -30,7 +30,7 @@ from connectors_grpc.domain.records import ApiKey, Credential, Role, Scope, Tena
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.memory import MemoryCiphers, MemoryDocuments
 from connectors_grpc.metering import Metering
-from connectors_grpc.ports import Clock, HttpReply, Outbound
+from connectors_grpc.ports import HttpReply, Outbound
 from connectors_grpc.proxying import Call, Proxying
 from connectors_grpc.sealed_clients import PLATFORM_KEY
 from connectors_grpc.spill import SpillDirectory
@@ -60,11 +60,10 @@ class Stage:
         client: OAuthClient | None,
         outbound: Outbound,
         *,
-        clock: Clock | None = None,
         own: bool = False,
     ) -> None:
-        clock = clock or SystemClock()
-        audit, changes, records, secrets = Silent(), ChangeFeed(), MemoryDocuments(), MemoryDocuments()
+        clock, audit, changes = SystemClock(), Silent(), ChangeFeed()
+        records, secrets = MemoryDocuments(), MemoryDocuments()
         platform, cipher, calls, spill = MemoryCiphers(), MemoryCiphers(), InFlight(), SpillDirectory(None)
         self.definition = definition
         self.credential = CredentialId(definition.id)

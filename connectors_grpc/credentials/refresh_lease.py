@@ -73,11 +73,10 @@ class Watched:
 class RefreshLeases:
     """Leases of one replica. `owner` is its id: the same after a restart only if the earlier process is surely gone."""
 
-    def __init__(self, documents: Documents, clock: Clock, owner: str, *, ttl: float = TTL) -> None:
+    def __init__(self, documents: Documents, clock: Clock, owner: str) -> None:
         self._documents = documents
         self._clock = clock
         self._owner = owner
-        self._ttl = ttl
 
     async def acquire(
         self, tenant: Tenant, credential_id: CredentialId, data_version: int, watched: Watched
@@ -90,8 +89,8 @@ class RefreshLeases:
         if there is not None and not self._free(there, tenant, watched.see(version, self._clock.monotonic())):
             return None
         # Counted from before the write: what is left only gets shorter by the store's delay.
-        ends = self._clock.monotonic() + self._ttl
-        until = self._clock.now() + timedelta(seconds=self._ttl)
+        ends = self._clock.monotonic() + TTL
+        until = self._clock.now() + timedelta(seconds=TTL)
         lease = StoredLease(self._owner, until, tenant.uid, data_version)
         try:
             written = await self._documents.write(path, codec.dump(lease), cas=version)
@@ -108,7 +107,7 @@ class RefreshLeases:
     def _free(self, lease: StoredLease, tenant: Tenant, watched_for: float) -> bool:
         if lease.owner in ("", self._owner) or lease.tenant_uid != tenant.uid:
             return True
-        return watched_for >= self._ttl or self._long_dead(lease)
+        return watched_for >= TTL or self._long_dead(lease)
 
     async def is_held(self, tenant: Tenant, credential_id: CredentialId) -> bool:
         """Whether somebody may be asking the provider now. A holder that died counts until it is long dead."""

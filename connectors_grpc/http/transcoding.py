@@ -21,7 +21,6 @@ from connectors_grpc.errors import ConnectorsError, invalid
 PARAMETER = re.compile(r"\{([a-z_.]+)\}")
 NUMBER = re.compile(r"-?[0-9]{1,19}")
 BAD_FIELD = re.compile(r"(?:no field named \"|Failed to parse )([A-Za-z_.\[\]0-9]{1,100})")
-VERBS = ("get", "put", "post", "delete", "patch")
 MOST_PARAMETERS = 100
 FIXED = {field_behavior_pb2.OUTPUT_ONLY, field_behavior_pb2.IDENTIFIER, field_behavior_pb2.IMMUTABLE}
 WELL_KNOWN = "google.protobuf."

@@ -122,7 +122,7 @@ def secret_text(text: str, field: str, *, empty: bool = False) -> str:
     return text
 
 
-def mask(given: FieldMask, message: Message, known: Iterable[str], field: str = "update_mask") -> set[str]:
+def mask(given: FieldMask, message: Message, known: Iterable[str]) -> set[str]:
     """Which fields an update changes: the mask's, all for `*`, those that are set for none (AIP-134)."""
     allowed = set(known)
     if not given.paths:
@@ -131,7 +131,7 @@ def mask(given: FieldMask, message: Message, known: Iterable[str], field: str = 
         return allowed
     unknown = set(given.paths) - allowed
     if unknown:
-        raise invalid(field, f"only {', '.join(sorted(allowed))} or * may be named")
+        raise invalid("update_mask", f"only {', '.join(sorted(allowed))} or * may be named")
     return set(given.paths)
 
 

@@ -13,6 +13,7 @@ from connectors_grpc.embedded.files import PRIVATE_FILE, shift, size_of
 
 MAX_BYTES: Final = 8 << 20
 KEEP: Final = 3
+LAST_LINES: Final = 5
 _CHUNK: Final = 1 << 16
 _TAIL: Final = 1 << 14
 
@@ -39,7 +40,7 @@ class Journal:
             except OSError:
                 continue
 
-    def last_words(self, lines: int = 5) -> list[str]:
+    def last_words(self) -> list[str]:
         """The last lines since `begin`, printable."""
         try:
             with self.path.open("rb") as stream:
@@ -47,7 +48,7 @@ class Journal:
                 told = _lines(stream.read(_TAIL))
         except OSError:
             return []
-        return [_printable(line)[:500] for line in told[-lines:]]
+        return [_printable(line)[:500] for line in told[-LAST_LINES:]]
 
     def _write(self, chunk: bytes) -> None:
         if self._echo:

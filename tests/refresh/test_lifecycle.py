@@ -15,7 +15,6 @@ from connectors_grpc.lifecycle import (
     NEXT,
     Event,
     IllegalMove,
-    default_min_ttl,
     next_state,
     refresh_due,
     renew_at,
@@ -98,12 +97,11 @@ def test_the_margin_suits_the_lifetime(seconds: float, left: float) -> None:
     assert refresh_due(one, due, 0.0)
 
 
-def test_a_token_of_three_seconds_is_usable_for_most_of_its_life() -> None:
-    """Neither the margin nor the least time to live swallows a very short life."""
+def test_a_token_is_usable_while_it_lives_for_as_long_as_was_asked_for() -> None:
+    """To the last moment of that."""
     one = credential(timedelta(seconds=3))
-    assert default_min_ttl(one) == timedelta(seconds=0.3)
-    assert usable(one, T0 + timedelta(seconds=2.6), default_min_ttl(one))
-    assert not usable(one, T0 + timedelta(seconds=2.8), default_min_ttl(one))
+    assert usable(one, T0 + timedelta(seconds=2.7), timedelta(seconds=0.3))
+    assert not usable(one, T0 + timedelta(seconds=2.8), timedelta(seconds=0.3))
 
 
 def test_where_a_refresh_kills_the_old_token_it_comes_late() -> None:
@@ -151,4 +149,3 @@ def test_a_clock_that_ran_backwards_makes_a_refresh_due_not_an_error() -> None:
     """An end before the issue is a lifetime of zero."""
     odd = credential(timedelta(seconds=-5))
     assert refresh_due(odd, T0, 0.9)
-    assert default_min_ttl(odd) == timedelta(0)
