@@ -23,6 +23,7 @@ from connectors_grpc.domain.operation import Operation, Work
 from connectors_grpc.domain.records import ApiKey, Role
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason, VaultUnavailable
 from connectors_grpc.operation_run import Lost, Run, store, stored
+from connectors_grpc.paging import pages
 from connectors_grpc.ports import Clock, Documents
 
 KEPT = timedelta(days=1)
@@ -89,14 +90,9 @@ class Operations:
         raise ConnectorsError(Reason.CONFLICT)
 
     async def _latest(self, prefix: str) -> Operation | None:
-        after, latest = prefix, ""
-        while True:
-            page = await self._documents.list("operations", after=after, limit=100)
-            ours = [name for name in page.names if name.startswith(prefix)]
-            latest = ours[-1] if ours else latest
-            if len(ours) < len(page.names) or not page.more:
-                break
-            after = ours[-1]
+        latest = ""
+        async for names in pages(self._documents, "operations", prefix=prefix, limit=100):
+            latest = names[-1] if names else latest
         return await stored(self._documents, OperationId(latest)) if latest else None
 
     async def wait(self, operation: Operation, seconds: float) -> Operation:
@@ -142,11 +138,8 @@ class Operations:
 
     async def _names(self) -> Sequence[OperationId]:
         names: list[OperationId] = []
-        more = True
-        while more:
-            page = await self._documents.list("operations", after=names[-1] if names else "", limit=500)
-            names += (OperationId(name) for name in page.names)
-            more = page.more and bool(page.names)
+        async for page in pages(self._documents, "operations", limit=500):
+            names += map(OperationId, page)
         present = set(names)
         self._watched = {name: seen for name, seen in self._watched.items() if name in present}
         self._ended = {name: None for name in self._ended if name in present}

@@ -19,6 +19,7 @@ from connectors_grpc.credentials.refresh_lease import LONG_DEAD, StoredLease
 from connectors_grpc.domain.ids import CredentialId
 from connectors_grpc.domain.records import Tenant
 from connectors_grpc.grammar import sealed_version
+from connectors_grpc.paging import count, pages
 from connectors_grpc.ports import Clock, Document, Documents, Json, JsonValue, Sealed
 from connectors_grpc.sealed_clients import PLATFORM_KEY
 from connectors_grpc.several import several
@@ -71,24 +72,16 @@ class Folder:
 
     async def pages(self) -> AsyncIterator[Sequence[tuple[str, Document]]]:
         """Names and documents; those that are gone meanwhile are left out."""
-        after, more = "", True
-        while more:
-            page = await self._documents.list(self._folder, after=after, limit=PAGE)
-            found = await several(self._read, page.names)
-            yield [(name, document) for name, document in zip(page.names, found, strict=True) if document]
-            after, more = (page.names[-1] if page.names else ""), page.more and bool(page.names)
+        async for names in pages(self._documents, self._folder, limit=PAGE):
+            found = await several(self._read, names)
+            yield [(name, document) for name, document in zip(names, found, strict=True) if document]
 
     async def _read(self, name: str) -> Document | None:
         return await self._documents.read(f"{self._folder}/{name}")
 
     async def count(self) -> int:
         """How many names."""
-        counted, after, more = 0, "", True
-        while more:
-            page = await self._documents.list(self._folder, after=after)
-            counted += len(page.names)
-            after, more = (page.names[-1] if page.names else ""), page.more and bool(page.names)
-        return counted
+        return await count(self._documents, self._folder)
 
 
 class CredentialShelf:
@@ -131,16 +124,10 @@ class CredentialShelf:
         return bool(self._leases)
 
     async def _held_leases(self) -> dict[str, int]:
-        prefix, more = f"{self._tenant.id}.", True
         held: dict[str, int] = {}
-        after = prefix
-        while more:
-            page = await self._records.list("refresh", after=after, limit=PAGE)
-            ours = [name for name in page.names if name.startswith(prefix)]
-            versions = await several(self._held, ours)
-            held |= {name: version for name, version in zip(ours, versions, strict=True) if version}
-            more = page.more and bool(ours) and len(ours) == len(page.names)
-            after = ours[-1] if ours else after
+        async for names in pages(self._records, "refresh", prefix=f"{self._tenant.id}.", limit=PAGE):
+            versions = await several(self._held, names)
+            held |= {name: version for name, version in zip(names, versions, strict=True) if version}
         return held
 
     async def _held(self, name: str) -> int:

@@ -18,6 +18,7 @@ from enum import StrEnum
 from connectors_grpc import codec
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId, TenantUid
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason
+from connectors_grpc.paging import pages
 from connectors_grpc.ports import Clock, Documents, Json
 from connectors_grpc.secret import Secret
 
@@ -142,16 +143,13 @@ class Flows:
 
     async def sweep(self) -> int:
         """Remove what has expired; says how many. Run now and then: nobody comes back for an abandoned flow."""
-        removed, after, more = 0, "", True
-        while more:
-            page = await self._documents.list("flows", after=after, limit=500)
-            for name in page.names:
-                after = name
+        removed = 0
+        async for names in pages(self._documents, "flows", limit=500):
+            for name in names:
                 document = await self._documents.read(f"flows/{name}")
                 with contextlib.suppress(codec.RecordMalformed):
                     if document and codec.load(Flow, document.data).expire_time > self._clock.now():
                         continue
                 await self._documents.purge(f"flows/{name}")
                 removed += 1
-            more = page.more and bool(page.names)
         return removed

@@ -16,6 +16,7 @@ from connectors_grpc import codec
 from connectors_grpc.domain.ids import CredentialId, IntegrationId
 from connectors_grpc.domain.records import Credential, Material, Tenant
 from connectors_grpc.errors import KeyMissing, Undecipherable
+from connectors_grpc.paging import count
 from connectors_grpc.ports import Ciphers, Clock, DataKey, DocumentPage, Documents, Json
 from connectors_grpc.secret import Secret
 
@@ -134,12 +135,7 @@ class Keeper:
 
     async def count(self, tenant: Tenant) -> int:
         """How many names there are under the tenant, whoever's."""
-        counted, after, more = 0, "", True
-        while more:
-            page = await self._documents.list(tenant.id, after=after)
-            counted += len(page.names)
-            after, more = (page.names[-1] if page.names else ""), page.more and bool(page.names)
-        return counted
+        return await count(self._documents, tenant.id)
 
     async def purge(self, tenant: Tenant, credential_id: CredentialId) -> None:
         """Remove every version."""

@@ -18,6 +18,7 @@ from connectors_grpc.domain.records import Credential, CredentialKind, Credentia
 from connectors_grpc.errors import Conflict, ConnectorsError, VaultUnavailable
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.oauth2.errors import OAuthError
+from connectors_grpc.paging import pages
 from connectors_grpc.ports import Clock, Documents, Outbound
 from connectors_grpc.tailoring import tailored
 from connectors_grpc.tenants import Tenants
@@ -131,13 +132,10 @@ class Revoking:
 
     async def retry(self) -> int:
         """Try again what is due; says how many grants were ended. Raises: VaultUnavailable."""
-        ended, after, more = 0, "", True
-        while more:
-            page = await self._documents.list("revocations", after=after, limit=PAGE)
-            for name in page.names:
-                after = name
+        ended = 0
+        async for names in pages(self._documents, "revocations", limit=PAGE):
+            for name in names:
                 ended += await self._retry(f"revocations/{name}")
-            more = page.more and bool(page.names)
         return ended
 
     async def _retry(self, path: str) -> int:
