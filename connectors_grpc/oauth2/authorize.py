@@ -14,16 +14,8 @@ from connectors_grpc.oauth2.parameters import AUTHORIZATION_RESERVED
 from connectors_grpc.oauth2.token_request import Parameters
 from connectors_grpc.secret import Secret
 
-VERIFIER_BYTES = 32
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 _CODE = re.compile(r"[\x20-\x7e]{1,4096}")
-
-
-def code_verifier(random: bytes) -> Secret:
-    """A PKCE verifier of 32 random bytes.  Raises: ValueError.  Source: RFC 7636 section 4.1."""
-    if len(random) != VERIFIER_BYTES:
-        raise ValueError(f"a verifier is made of {VERIFIER_BYTES} random bytes")
-    return Secret(_base64url(random))
 
 
 def code_challenge(verifier: Secret) -> str:
@@ -62,27 +54,8 @@ def authorization_request(
     return parameters
 
 
-def authorization_url(
-    oauth: OAuth,
-    *,
-    client_id: str,
-    redirect_uri: str,
-    state: str,
-    challenge: str | None,
-    scopes: Iterable[str] = (),
-) -> str:
-    """Where the person consents: `authorization_request` in the URL. The endpoint's own query is kept as it is.
-
-    Source: RFC 6749 section 3.1.
-    """
-    parameters = authorization_request(
-        oauth, client_id=client_id, redirect_uri=redirect_uri, state=state, challenge=challenge, scopes=scopes
-    )
-    return with_query(oauth.authorization_endpoint, parameters)
-
-
 def with_query(url: str, parameters: Parameters) -> str:
-    """The URL with these parameters behind its own query."""
+    """The URL with these parameters behind its own query, which is kept as it is.  Source: RFC 6749 section 3.1."""
     endpoint, mark, query = url.partition("?")
     kept = f"{query}&" if mark and query else ""
     return f"{endpoint}?{kept}{urlencode(parameters, doseq=True, quote_via=quote, safe='')}"

@@ -12,7 +12,7 @@ import pytest
 
 from connectors_grpc.domain.definition import ClientAuthentication, OAuth, OAuthClient
 from connectors_grpc.errors import ConnectorsError, Reason
-from connectors_grpc.oauth2.authorize import authorization_url, check_callback, code_challenge, code_verifier
+from connectors_grpc.oauth2.authorize import authorization_request, check_callback, code_challenge, with_query
 from connectors_grpc.oauth2.errors import (
     CallbackRefused,
     ClientRefused,
@@ -46,8 +46,8 @@ class Flow:
 
     async def authorized(self) -> tuple[Mapping[str, list[str]], Secret]:
         """What came to the callback after a person consented, and the verifier."""
-        verifier = code_verifier(secrets.token_bytes(32))
-        link = authorization_url(
+        verifier = Secret(secrets.token_urlsafe(32))
+        wanted = authorization_request(
             self.oauth,
             client_id=self.client.client_id,
             redirect_uri=f"{self.callback.url}/callback",
@@ -55,6 +55,7 @@ class Flow:
             challenge=code_challenge(verifier),
             scopes=self.scopes,
         )
+        link = with_query(self.oauth.authorization_endpoint, wanted)
         async with browser() as person:
             await person.consent(link, account="alice")
         return parse_qs(urlsplit(self.callback.requests[-1].target).query), verifier
@@ -125,7 +126,7 @@ async def test_28_the_certified_provider_refuses_a_wrong_verifier_and_a_used_cod
     params, verifier = await certified.authorized()
     code = check_callback(params, certified.oauth)
     with pytest.raises(InvalidGrant):
-        await certified.exchanged(code, code_verifier(b"x" * 32))
+        await certified.exchanged(code, Secret("x" * 43))
     params, verifier = await certified.authorized()
     code = check_callback(params, certified.oauth)
     await certified.exchanged(code, verifier)
