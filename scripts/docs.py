@@ -2,7 +2,7 @@
 
 Whole pages: settings.md, errors.md, api.md. Regions, between `<!-- generated: NAME -->` and `<!-- end -->`: a credential's
 life in concepts.md, the sidecar's bounds in sidecar.md, the entries in catalogue.md, the fields in definition.md. And the
-JSON Schema of definitions. What they say comes from the code and proto/ alone.
+JSON Schemas of definitions and of the configuration file. What they say comes from the code and proto/ alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from catalogue_docs import SCHEMA, definition_schema, entries, fields
 from connectors_grpc import policy
 from connectors_grpc.cli.main import root
 from connectors_grpc.cli.reference import ELSEWHERE, options_of
+from connectors_grpc.configuration.model import json_schema
 from connectors_grpc.domain.records import Role
 from connectors_grpc.errors import MEANING, Reason
 from connectors_grpc.lifecycle import NEXT
@@ -36,6 +38,7 @@ from sidecar.problem import TEXT
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+TENANTS_SCHEMA = ROOT / "connectors_grpc" / "configuration" / "tenants.schema.json"
 PROTO = ROOT / "proto" / "connectors" / "v1"
 PACKAGE = "connectors.v1"
 SERVICERS = {
@@ -368,6 +371,7 @@ def wanted() -> dict[Path, str]:
     """Every file that has generated text, as it should be."""
     files = {DOCS / name: make() + "\n" for name, make in PAGES.items()}
     files[SCHEMA] = definition_schema()
+    files[TENANTS_SCHEMA] = json.dumps(json_schema(), indent=2) + "\n"
     for (name, region), make in REGIONS.items():
         path = DOCS / name
         files[path] = with_region(files.get(path) or path.read_text(), region, make())

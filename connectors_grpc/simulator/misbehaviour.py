@@ -24,7 +24,7 @@ class Endpoint(Enum):
 
 
 class Misbehaviour(Enum):
-    """A wrong reply. Those in ACTS come after the provider did what it was asked; the rest in its place."""
+    """A wrong reply: in place of what was asked, or after that was done (`replies.instead` tells which)."""
 
     WRONG_CONTENT_TYPE = "wrong_content_type"
     EXPIRES_IN_STRING = "expires_in_string"
@@ -48,20 +48,6 @@ class Misbehaviour(Enum):
     HALF_REPLY = "half_reply"
     GARBAGE_JSON = "garbage_json"
     NOT_AN_OBJECT = "not_an_object"
-
-
-ACTS = frozenset(
-    {
-        Misbehaviour.WRONG_CONTENT_TYPE,
-        Misbehaviour.EXPIRES_IN_STRING,
-        Misbehaviour.EXPIRES_IN_NEGATIVE,
-        Misbehaviour.EXPIRES_IN_MISSING,
-        Misbehaviour.REFRESH_TOKEN_OMITTED,
-        Misbehaviour.UNAVAILABLE_AFTER_ACTING,
-        Misbehaviour.HANG_AFTER_ACTING,
-        Misbehaviour.HALF_REPLY,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -365,7 +365,7 @@ def test_numbers_and_switches_may_come_from_outside(tmp_path: Path) -> None:
 
 
 def test_the_schema_that_is_shipped_is_the_models() -> None:
-    """Drift is told: write it anew from `json_schema()`."""
+    """Drift is told: `make docs` writes it anew."""
     assert json.loads((FOLDER / "tenants.schema.json").read_text()) == json_schema()
 
 
