@@ -25,6 +25,7 @@ from connectors_grpc.credentials.keeping import Keeper
 from connectors_grpc.credentials.leasing import Leasing
 from connectors_grpc.credentials.legacy_reads import LegacyRefreshing, Old, OldCredentials
 from connectors_grpc.credentials.managing import Managing
+from connectors_grpc.credentials.purging import Purging
 from connectors_grpc.credentials.refresh_lease import RefreshLeases
 from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.credentials.renewing import Renewing
@@ -128,7 +129,7 @@ async def platform(
         flows, tenants, integrations, managing, platform_cipher, outbound, audit, clock, settings.base_url
     )
     operations = Operations(records, clock)
-    deleting = Deleting(tenants, managing, keeper, operations, audit)
+    deleting = Deleting(tenants, Purging(integrations, keeper, revoking), keeper, operations, audit)
     rotating = Rotating(tenants, secrets, records, cipher, platform_cipher, operations, audit, clock)
     sweeping = Sweeping(records, tenants, integrations, keeper, refreshing, clock, spill.replica)
     watching = Watching(changes, holding, access, tenants)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from connectors_grpc.credentials.keeping import Keeper
-from connectors_grpc.credentials.managing import Managing, Receipt
+from connectors_grpc.credentials.purging import Purging, Receipt
 from connectors_grpc.domain.ids import CredentialId, TenantId, TenantUid
 from connectors_grpc.domain.operation import Deletion, DeletionOf, Deletions, Operation
 from connectors_grpc.domain.records import ApiKey, CredentialState, Tenant, TenantState
@@ -46,10 +46,10 @@ class Deleting:
     """The use cases over a whole tenant."""
 
     def __init__(
-        self, tenants: Tenants, managing: Managing, keeper: Keeper, operations: Operations, audit: Audit
+        self, tenants: Tenants, purging: Purging, keeper: Keeper, operations: Operations, audit: Audit
     ) -> None:
         self._tenants = tenants
-        self._managing = managing
+        self._purging = purging
         self._keeper = keeper
         self._operations = operations
         self._audit = audit
@@ -141,7 +141,7 @@ class Deleting:
             def told(receipt: Receipt) -> None:
                 tell(replace(so_far, purged=receipt.purged, revocations_failed=receipt.revocations_failed))
 
-            await self._managing.purge_all(tenant, Receipt(so_far.purged, so_far.revocations_failed), told)
+            await self._purging.purge(tenant, Receipt(so_far.purged, so_far.revocations_failed), told)
             await self._tenants.shred(tenant)
 
     async def _delete(self, run: Run) -> None:
@@ -160,7 +160,7 @@ class Deleting:
                 run.note(work=done, items_done=done.purged, items_total=max(done.purged, run.operation.items_total))
 
             so_far = Receipt(deletion.purged, deletion.revocations_failed)
-            await self._managing.purge_all(tenant, so_far, tell)
+            await self._purging.purge(tenant, so_far, tell)
             await run.save(step="shredding")
             await self._tenants.shred(tenant)
         assert isinstance(run.operation.work, Deletion)

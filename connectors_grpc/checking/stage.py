@@ -78,8 +78,10 @@ class Stage:
         holding = Holding(changes, calls)
         renewing = Renewing(self.keeper, self.integrations, outbound, leases, storing, changes, audit, clock, holding)
         self.refreshing = Refreshing(self.keeper, self.integrations, renewing, holding, clock)
-        revoking = Revoking(records, self.tenants, self.integrations, self.keeper, outbound, clock)
-        self.managing = Managing(self.tenants, self.integrations, self.keeper, revoking, leases, changes, audit, clock)
+        self.revoking = Revoking(records, self.tenants, self.integrations, self.keeper, outbound, clock)
+        self.managing = Managing(
+            self.tenants, self.integrations, self.keeper, self.revoking, leases, changes, audit, clock
+        )
         leasing = Leasing(self.tenants, self.integrations, self.refreshing, holding, access, audit, clock)
         self.leasing = leasing
         self._flights = AsyncExitStack()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from connectors_grpc import lifecycle, policy
-from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.checks import FORGOTTEN, STAGED, is_staged, not_found, staged_elsewhere
 from connectors_grpc.credentials.keeping import Held, HeldPage, Keeper, Place
 from connectors_grpc.credentials.placing import (
@@ -31,14 +29,6 @@ from connectors_grpc.tenants import Tenants
 
 STORE_ATTEMPTS = 5
 """Of one call that names no version. Each that is lost, another writer won."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What the purge of a tenant did."""
-
-    purged: int
-    revocations_failed: tuple[CredentialId, ...]
 
 
 class Elsewhere(Protocol):
@@ -268,28 +258,6 @@ class Managing:
         # Older versions still hold the ciphertext. Not by a purge: versions would count from 1 again, and a refresh under
         # way, which writes over the version that it read, could bring the credential back.
         return await self._write(tenant, Held(ended, ""), forget=True)
-
-    async def purge_all(
-        self, tenant: Tenant, so_far: Receipt | None = None, tell: Callable[[Receipt], None] = lambda _: None
-    ) -> Receipt:
-        """Revoke and remove every credential of a tenant that is being deleted, then the OAuth clients of its own."""
-        purged = so_far.purged if so_far else 0
-        failed = list(so_far.revocations_failed) if so_far else []
-        while True:
-            names = await self._keeper.names(tenant)
-            if not names:
-                await self._integrations.tenant_clients.purge_all(tenant)
-                return Receipt(purged, tuple(failed))
-            for name in names:
-                held = None
-                # A damaged record stops nothing: it goes too.
-                with contextlib.suppress(RecordMalformed):
-                    held = await self._keeper.read(tenant, name)
-                if held and await self._revoking.revoke(tenant, held, again=False) is ProviderResult.FAILED:
-                    failed.append(name)
-                await self._keeper.purge(tenant, name)
-                purged += 1
-                tell(Receipt(purged, tuple(failed)))
 
     def _done(self, action: str, caller: str, credential: Credential, result: str) -> None:
         self._changes.publish(Change(tenant=credential.tenant, credential=credential.id))

@@ -163,6 +163,23 @@ class Revoking:
         log.info("revocation", tenant=pending.tenant, credential=pending.record.id, result=result.value)
         return int(result is ProviderResult.REVOKED)
 
+    async def last_tries(self, tenant: Tenant) -> tuple[CredentialId, ...]:
+        """What was to be tried later is tried now, for the tenant's key goes. Says of which credentials it failed."""
+        failed, after, more = list[CredentialId](), f"{tenant.id}.", True
+        while more:
+            page = await self._documents.list("revocations", after=after, limit=PAGE)
+            ours = [name for name in page.names if name.startswith(f"{tenant.id}.")]
+            for name in ours:
+                after, path = name, f"revocations/{name}"
+                document = await self._documents.read(path)
+                pending = None if document is None else codec.load(Pending, document.data)
+                if pending is not None and pending.tenant_uid == tenant.uid:
+                    if await self._send(tenant, Held(pending.record, pending.ciphertext)) is ProviderResult.FAILED:
+                        failed.append(pending.record.id)
+                    await self._documents.purge(path)
+            more = page.more and len(ours) == len(page.names)
+        return tuple(failed)
+
     async def _told(self, tenant: Tenant, credential_id: CredentialId, result: ProviderResult) -> None:
         """Say on the revoked record how it ended, if it is still there."""
         held = await self._keeper.read(tenant, credential_id)

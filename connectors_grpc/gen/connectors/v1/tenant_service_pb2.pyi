@@ -568,7 +568,9 @@ class DeleteTenantReceipt(_message.Message):
     """The transit key is gone."""
     @_builtins.property
     def revocations_failed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Credentials whose grant could not be revoked at the provider."""
+        """Credentials whose grant could not be revoked at the provider, in three tries: it may live on there. Of all others it was
+        revoked, or there was nothing to revoke.
+        """
 
     def __init__(
         self,

@@ -1,0 +1,95 @@
+"""A tenant's grants end before its key does: tried a few times where the provider fails, and named where that was for nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from connectors_grpc.checking.stage import Stage
+from connectors_grpc.credentials import purging
+from connectors_grpc.credentials.placing import NewMaterial
+from connectors_grpc.credentials.purging import Purging, Receipt
+from connectors_grpc.domain.definition import Api, Integration, OAuth
+from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantUid
+from connectors_grpc.domain.records import CredentialKind
+from connectors_grpc.secret import Secret
+from tests.oauth.test_tailoring import staged
+from tests.upstream import RecordingUpstream, UpstreamRequest
+
+OAUTH = OAuth("https://a.example/authorize", "https://a.example/token", revocation_endpoint="https://a.example/revoke")
+NOTES = Integration(IntegrationId("notes"), oauth=OAUTH, api=Api("https://a.example"))
+
+
+async def store(stage: Stage, *names: str) -> None:
+    """Grants by these names, each with a token that says whose it is."""
+    for name in names:
+        stage.credential = CredentialId(name)
+        await stage.store(NewMaterial(CredentialKind.OAUTH, {"access_token": Secret(f"at-{name}")}))
+
+
+def failing(upstream: RecordingUpstream, times: Mapping[str, int]) -> Counter[str]:
+    """The provider fails so often for each name; how often it was asked."""
+    asked: Counter[str] = Counter()
+
+    def reply(request: UpstreamRequest) -> bytes:
+        (name,) = [one for one in times if f"token=at-{one}&".encode() in request.body + b"&"]
+        asked[name] += 1
+        status = b"503 X" if asked[name] <= times[name] else b"200 OK"
+        return b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n"
+
+    upstream.reply = reply
+    return asked
+
+
+async def purge(stage: Stage, so_far: Receipt | None = None) -> tuple[Receipt, list[Receipt]]:
+    """What came of it, and what was told on the way."""
+    told: list[Receipt] = []
+    ended = await Purging(stage.integrations, stage.keeper, stage.revoking, (0.0, 0.0)).purge(
+        stage.tenant, so_far or Receipt(), told.append
+    )
+    assert await stage.keeper.names(stage.tenant) == []
+    return ended, told
+
+
+async def test_a_grant_that_can_not_be_ended_is_tried_again_and_then_named() -> None:
+    """Three times at most; the others wait for nothing."""
+    async with staged(NOTES) as (stage, upstream):
+        times = {"well": 0, "once": 1, "twice": 2, "never": 99}
+        await store(stage, *times)
+        asked = failing(upstream, times)
+        ended, told = await purge(stage)
+        assert ended == told[-1] == Receipt(4, (CredentialId("never"),))
+        assert told[0] == Receipt(1)
+        assert asked == {"well": 1, "once": 2, "twice": 3, "never": 3}
+
+
+async def test_no_more_than_so_many_wait_for_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that is down holds up nobody's deletion for long."""
+    monkeypatch.setattr(purging, "MOST_LATE", 2)
+    async with staged(NOTES) as (stage, upstream):
+        times = dict.fromkeys((f"n{number}" for number in range(5)), 99)
+        await store(stage, *times)
+        asked = failing(upstream, times)
+        ended, _ = await purge(stage)
+        assert (ended.purged, set(ended.revocations_failed)) == (5, set(times))
+        assert sorted(asked.values()) == [1, 1, 1, 3, 3]
+
+
+async def test_what_was_to_be_tried_later_is_tried_before_the_key_goes() -> None:
+    """A revocation that failed before the deletion; the receipt of an earlier run is kept."""
+    async with staged(NOTES) as (stage, upstream):
+        times = {"early": 1, "lost": 2}
+        await store(stage, *times)
+        asked = failing(upstream, times)
+        for name in times:
+            await stage.managing.revoke(stage.caller, stage.tenant.id, CredentialId(name), None)
+        other = replace(stage.tenant, uid=TenantUid(stage.tenant.uid[::-1]))
+        assert await stage.revoking.last_tries(other) == ()
+        assert asked == {"early": 1, "lost": 1}
+        ended, _ = await purge(stage, Receipt(7, (CredentialId("before"),)))
+        assert ended == Receipt(9, (CredentialId("before"), CredentialId("lost")))
+        assert asked == {"early": 2, "lost": 2}
+        assert await stage.revoking.last_tries(stage.tenant) == ()
