@@ -70,6 +70,7 @@ class Stage:
         self._client, self._own, self._platform = client, own, platform
         self.caller = ApiKey(KeyId("check"), "", frozenset(Role), Scope(None), "", clock.now())
         access = Access(records, changes, audit, clock)
+        self.records = records
         self.tenants = Tenants(records, cipher, changes, audit, clock)
         self.integrations = Integrations(records, platform, {definition.id: definition}, changes, audit, clock)
         self.keeper = Keeper(secrets, cipher, clock)

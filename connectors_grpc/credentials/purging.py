@@ -23,6 +23,8 @@ PAUSES = (2.0, 10.0)
 """Seconds before each further try."""
 MOST_LATE = 100
 """Credentials that wait for another try; of more, the first one counts."""
+MOST_NAMED = 1000
+"""In a receipt, which has to fit into a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Purging:
                 return
             await self._keeper.purge(tenant, name)
             named = (*receipt.revocations_failed, *([name] if failed else []))
-            receipt = Receipt(receipt.purged + 1, named)
+            receipt = Receipt(receipt.purged + 1, named[:MOST_NAMED])
             tell(receipt)
 
         while names := await self._keeper.names(tenant):
@@ -69,9 +71,9 @@ class Purging:
                 left = [*names]
                 late.clear()
             await several(end, left)
-        for name in await self._revoking.last_tries(tenant):
-            receipt = Receipt(receipt.purged, (*receipt.revocations_failed, name))
-            tell(receipt)
+        last = await self._revoking.last_tries(tenant)
+        receipt = Receipt(receipt.purged, (*receipt.revocations_failed, *last)[:MOST_NAMED])
+        tell(receipt)
         await self._integrations.tenant_clients.purge_all(tenant)
         return receipt
 

@@ -5,11 +5,13 @@ What is kept for another try stays sealed under the tenant's key, so that deleti
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from connectors_grpc import codec, logs
+from connectors_grpc.codec import RecordMalformed
 from connectors_grpc.credentials.asking import Asking
 from connectors_grpc.credentials.keeping import Held, Keeper, MaterialLost
 from connectors_grpc.credentials.obtaining import way_to_end
@@ -20,6 +22,7 @@ from connectors_grpc.integrations import Integrations
 from connectors_grpc.oauth2.errors import OAuthError
 from connectors_grpc.paging import pages
 from connectors_grpc.ports import Clock, Documents, Outbound
+from connectors_grpc.several import several
 from connectors_grpc.tailoring import tailored
 from connectors_grpc.tenants import Tenants
 
@@ -27,6 +30,7 @@ FIRST_PAUSE = timedelta(minutes=10)
 LONGEST_PAUSE = timedelta(hours=12)
 GIVE_UP_AFTER = timedelta(days=7)
 PAGE = 500
+MOST_LAST = 100
 
 log = logs.get("revoke")
 
@@ -164,20 +168,29 @@ class Revoking:
         return int(result is ProviderResult.REVOKED)
 
     async def last_tries(self, tenant: Tenant) -> tuple[CredentialId, ...]:
-        """What was to be tried later is tried now, for the tenant's key goes. Says of which credentials it failed."""
-        failed, after, more = list[CredentialId](), f"{tenant.id}.", True
-        while more:
-            page = await self._documents.list("revocations", after=after, limit=PAGE)
-            ours = [name for name in page.names if name.startswith(f"{tenant.id}.")]
-            for name in ours:
-                after, path = name, f"revocations/{name}"
-                document = await self._documents.read(path)
+        """What was to be tried later is tried now, for the tenant's key goes. Says of which credentials it failed.
+
+        Bounds: MOST_LAST are tried. A damaged record stops nothing.
+        """
+        failed, left = list[CredentialId](), MOST_LAST
+
+        async def end(name: str) -> None:
+            nonlocal left
+            path, pending = f"revocations/{name}", None
+            document = await self._documents.read(path)
+            with contextlib.suppress(RecordMalformed):
                 pending = None if document is None else codec.load(Pending, document.data)
-                if pending is not None and pending.tenant_uid == tenant.uid:
-                    if await self._send(tenant, Held(pending.record, pending.ciphertext)) is ProviderResult.FAILED:
-                        failed.append(pending.record.id)
-                    await self._documents.purge(path)
-            more = page.more and len(ours) == len(page.names)
+            if pending is not None:
+                if pending.tenant_uid != tenant.uid:
+                    return
+                left -= 1
+                held = Held(pending.record, pending.ciphertext)
+                if left < 0 or await self._send(tenant, held) is ProviderResult.FAILED:
+                    failed.append(pending.record.id)
+            await self._documents.purge(path)
+
+        async for names in pages(self._documents, "revocations", prefix=f"{tenant.id}.", limit=PAGE):
+            await several(end, names)
         return tuple(failed)
 
     async def _told(self, tenant: Tenant, credential_id: CredentialId, result: ProviderResult) -> None:

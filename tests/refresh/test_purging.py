@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from connectors_grpc.checking.stage import Stage
-from connectors_grpc.credentials import purging
+from connectors_grpc.credentials import purging, revoking
 from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.credentials.purging import Purging, Receipt
 from connectors_grpc.domain.definition import Api, Integration, OAuth
@@ -76,6 +76,34 @@ async def test_no_more_than_so_many_wait_for_another_try(monkeypatch: pytest.Mon
         ended, _ = await purge(stage)
         assert (ended.purged, set(ended.revocations_failed)) == (5, set(times))
         assert sorted(asked.values()) == [1, 1, 1, 3, 3]
+
+
+async def test_a_receipt_names_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has to fit into a document: a tenant can't stop its own deletion by what it has stored."""
+    monkeypatch.setattr(purging, "MOST_NAMED", 2)
+    async with staged(NOTES) as (stage, upstream):
+        times = dict.fromkeys((f"n{number}" for number in range(4)), 99)
+        await store(stage, *times)
+        failing(upstream, times)
+        await stage.managing.revoke(stage.caller, stage.tenant.id, CredentialId("n0"), None)
+        ended, _ = await purge(stage)
+        assert (ended.purged, len(ended.revocations_failed)) == (4, 2)
+
+
+async def test_of_what_was_to_be_tried_later_so_much_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest is named with what failed; a damaged record goes unnamed, and stops nothing."""
+    monkeypatch.setattr(revoking, "MOST_LAST", 1)
+    async with staged(NOTES) as (stage, upstream):
+        times = {"one": 1, "two": 1}
+        await store(stage, *times)
+        asked = failing(upstream, times)
+        for name in times:
+            await stage.managing.revoke(stage.caller, stage.tenant.id, CredentialId(name), None)
+        await stage.records.write(f"revocations/{stage.tenant.id}.zero.1", {"tenant": 7}, cas=0)
+        (left,) = await stage.revoking.last_tries(stage.tenant)
+        assert sorted(asked.values()) == [1, 2]
+        assert asked[left] == 1
+        assert (await stage.records.list("revocations")).names == ()
 
 
 async def test_what_was_to_be_tried_later_is_tried_before_the_key_goes() -> None:

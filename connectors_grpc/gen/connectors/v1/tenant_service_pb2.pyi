@@ -568,8 +568,8 @@ class DeleteTenantReceipt(_message.Message):
     """The transit key is gone."""
     @_builtins.property
     def revocations_failed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Credentials whose grant could not be revoked at the provider, in three tries: it may live on there. Of all others it was
-        revoked, or there was nothing to revoke.
+        """Credentials whose grant could not be revoked at the provider, in three tries: it may live on there. Up to 1,000 are
+        named. Of all others it was revoked, or there was nothing to revoke.
         """
 
     def __init__(
