@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from connectors_grpc.inject import Target
 from sidecar.door import AppKey, app_key, refuse_browsers
-from sidecar.framing import Own, RequestHead
+from sidecar.framing import Block, Own, RequestHead
 from sidecar.leases import Ask
 from sidecar.problem import Problem
 from sidecar.route import Fixed, Route, pass_on, route
@@ -41,12 +41,12 @@ class Visitor:
     what came of it, until the connection ends. Whether that still holds is never remembered: `Leases` is asked every time.
     """
 
-    __slots__ = ("_ask", "_key", "_line", "_route", "_shown", "door", "own")
+    __slots__ = ("_ask", "_block", "_key", "_line", "_route", "door", "own")
 
     def __init__(self, door: Door) -> None:
         self.door = door
         self.own = Own()
-        self._shown: list[tuple[bytes, bytes]] | None = None
+        self._block: Block | None = None
         self._key: AppKey | None = None
         self._line: bytes | None = None
         self._route: Route | None = None
@@ -65,15 +65,17 @@ class Visitor:
 
     def admit(self, head: RequestHead) -> Admitted:
         """Browser, method, key, address: in this order. The Host was checked. Raises: Problem, Malformed."""
-        marks = head.marks
-        refuse_browsers(marks)
+        block = head.block
+        if block is not self._block:
+            refuse_browsers(block.marks)
         if head.method in _REFUSED:
             raise Problem("METHOD_NOT_ALLOWED", close=head.method == b"CONNECT")
-        if head.shown != self._shown:
-            self._ask = None
-            self._key = app_key(head.shown, required=self.door.key_required)
-            self._shown = head.shown
-        target, line = head.target, marks.get(b"x-tenant-id")
+        if block is not self._block:
+            if self._block is None or block.shown != self._block.shown:
+                self._ask = None
+                self._key = app_key(block.shown, required=self.door.key_required)
+            self._block = block
+        target, line = head.target, head.marks.get(b"x-tenant-id")
         where, ask = self._route, self._ask
         if where is None or ask is None or line != self._line or not target.startswith(where.before):
             where = self._route = route(target, line, self.door.fixed)

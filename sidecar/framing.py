@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from connectors_grpc.inject.memo import LONGEST, Memo, secretive
+from connectors_grpc.inject.plan import Fresh, Policy
 
 Fields = list[tuple[bytes, bytes]]
 Marks = dict[bytes, bytes]
@@ -33,39 +34,71 @@ class Malformed(Exception):
         self.status = status
 
 
-class RequestHead:
-    """A request's head. `marks` holds the lines that decide something, by lower-case name; `shown` those that may hold a key.
+class Block:
+    """A request's lines, read. `marks` holds those that decide something, by lower-case name; `shown` those that may hold a key.
 
-    A plain class, as all that is made for every request: a dataclass's `__init__` is never compiled.
+    A plain class, as all that is made for every request: a dataclass's `__init__` is never compiled. `passed` is what of it goes
+    out under `policy`, once somebody has worked that out.
     """
 
-    __slots__ = ("fields", "http_1_1", "keep_alive", "length", "marks", "method", "shown", "target")
+    __slots__ = ("fields", "keep_alive", "length", "marks", "passed", "policy", "shown", "text")
 
-    def __init__(
-        self, method: bytes, target: bytes, http_1_1: bool, fields: Fields, marks: Marks, shown: Fields
-    ) -> None:
-        self.method = method
-        self.target = target
-        self.http_1_1 = http_1_1
+    def __init__(self, text: bytes, fields: Fields, marks: Marks, shown: Fields) -> None:
+        if b"host" not in marks:
+            raise Malformed("There must be one Host line.")
+        self.text = text
         self.fields = fields
         self.marks = marks
         self.shown = shown
-        self.length = _length(marks, http_1_1, 0)
+        self.length = _length(marks, 0)
         connection = marks.get(b"connection", b"keep-alive")
-        self.keep_alive = http_1_1 and (connection == b"keep-alive" or b"close" not in _options(connection))
+        self.keep_alive = connection == b"keep-alive" or b"close" not in _options(connection)
+        self.policy: Policy | None = None
+        self.passed: bytes | None = None
+
+
+class RequestHead:
+    """A request's head: its first line, and its block's lines."""
+
+    __slots__ = ("block", "fields", "http_1_1", "keep_alive", "length", "marks", "method", "target")
+
+    def __init__(self, method: bytes, target: bytes, http_1_1: bool, block: Block) -> None:
+        self.method = method
+        self.target = target
+        self.http_1_1 = http_1_1
+        self.block = block
+        self.fields = block.fields
+        self.marks = block.marks
+        self.length = block.length
+        self.keep_alive = http_1_1 and block.keep_alive
+        if self.length == CHUNKED and not http_1_1:
+            raise Malformed("Transfer-Encoding stands in HTTP/1.0.")
 
 
 class ResponseHead:
-    """An answer's head. `line` is its first, as we write it. `length` is CHUNKED, UNTIL_CLOSE, or a number of bytes."""
+    """An answer's head. `line` is its first, as we write it. `length` is CHUNKED, UNTIL_CLOSE, or a number of bytes.
 
-    __slots__ = ("fields", "keep_alive", "length", "line", "status")
+    `written` has, line by line, what the app gets where that is known; `fresh` are the others, still to be judged.
+    """
 
-    def __init__(self, status: int, line: bytes, fields: Fields, length: int, keep_alive: bool) -> None:
+    __slots__ = ("fresh", "keep_alive", "length", "line", "lines", "status", "written")
+
+    def __init__(
+        self, status: int, line: bytes, lines: list[bytes], written: list[bytes | None], fresh: list[Fresh],
+        length: int, keep_alive: bool,
+    ) -> None:  # fmt: skip
         self.status = status
         self.line = line
-        self.fields = fields
+        self.lines = lines
+        self.written = written
+        self.fresh = fresh
         self.length = length
         self.keep_alive = keep_alive
+
+    @property
+    def fields(self) -> Fields:
+        """Names and values. Split only for who asks: few answers need it."""
+        return [(name, value.strip()) for name, _, value in (line.partition(b":") for line in self.lines)]
 
 
 SINGLE = frozenset(
@@ -75,6 +108,8 @@ SINGLE = frozenset(
 """Lines that decide something. Twice is once too often, `connection` apart."""
 SHOWN = frozenset((b"authorization", b"x-api-key", b"x-connectors-key"))
 """Where an app's key may stand."""
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+_NOTHING: dict[bytes, bytes] = {}
 
 _PRINTED = bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)) + b"\t"
 _TEXT = _PRINTED + b"\r\n"
@@ -92,23 +127,30 @@ _DECIDING: Memo[bytes, Line] = Memo()
 _STATUSES: Memo[bytes, tuple[bool, int, bytes]] = Memo()
 """Status lines seen, valid: whether HTTP/1.1, the status, the line as we write it."""
 _MOST_OWN = 16
+_LONGEST_OWN = 4096
 
 
-class Own(dict[bytes, Line]):
-    """One connection's lines that may hold a secret: an app sends the same key again. Forgotten with the connection."""
+class Own:
+    """What one connection remembers until it ends: lines that may hold a secret, since an app sends the same key again; and the
+    last block, since nearly always it sends all of it again.
+    """
 
-    __slots__ = ()
+    __slots__ = ("last", "lines")
+
+    def __init__(self) -> None:
+        self.lines: dict[bytes, Line] = {}
+        self.last: Block | None = None
 
     def keep(self, line: bytes, read: Line) -> None:
-        """Remember, within bounds."""
-        if len(self) >= _MOST_OWN:
-            self.clear()
-        self[line] = read
+        """Remember a line, within bounds."""
+        if len(self.lines) >= _MOST_OWN:
+            self.lines.clear()
+        self.lines[line] = read
 
 
 def forget_lines() -> None:
     """Nothing that an upstream said by mistake is remembered any longer."""
-    _LINES.clear()
+    _DECIDING.clear()
     _STATUSES.clear()
 
 
@@ -129,26 +171,70 @@ def parse_request(head: bytes, own: Own | None = None) -> RequestHead:
 
     Raises: Malformed (400; 414 target, 431 head too large).
     """
-    lines = _lines(head)
-    match = _REQUEST_LINE.fullmatch(lines[0])
+    if len(head) > LONGEST_HEAD:
+        raise Malformed("The head is too large.", 431)
+    at = head.find(b"\r\n")
+    match = _REQUEST_LINE.fullmatch(head, 0, at)
     if match is None:
         raise Malformed("The request line is not `METHOD /target HTTP/1.1`.")
     method, target, minor = match.groups()
     if len(target) > LONGEST_TARGET:
         raise Malformed("The request target is too long.", 414)
-    fields, marks, shown = _fields(lines, own)
-    http_1_1 = minor == b"1"
-    if b"host" not in marks:
-        raise Malformed("There must be one Host line.")
-    return RequestHead(method, target, http_1_1, fields, marks, shown)
+    text = head[at:]
+    block = None if own is None else own.last
+    if block is None or block.text != text:
+        block = _block(text, own)
+    return RequestHead(method, target, minor == b"1", block)
 
 
-def parse_response(head: bytes, method: bytes) -> ResponseHead:
-    """An answer's head, with its final empty line. Raises: Malformed (the connection can't be trusted any further)."""
-    lines = _lines(head)
-    http_1_1, status, line = _STATUSES.get(lines[0]) or _status(lines[0])
-    fields, marks, _ = _fields(lines, None, request=False)
-    length = _length(marks, http_1_1, UNTIL_CLOSE)
+def _block(text: bytes, own: Own | None) -> Block:
+    """Read the lines behind a request line, and remember them. Raises: Malformed."""
+    lines = _lines(text)
+    fields = list(map(_LINES.get, lines))
+    marks: Marks = {}
+    shown: Fields = []
+    for at, pair in enumerate(fields):
+        if pair is None:
+            line = lines[at]
+            mark, name, value = (
+                _DECIDING.get(line) or (own.lines.get(line) if own is not None else None) or _line(line, own, _LINES)
+            )
+            fields[at] = name, value
+            if mark is not None:
+                _mark(marks, mark, value, SINGLE)
+                if mark in SHOWN:
+                    shown.append((mark, value))
+    block = Block(text, fields, marks, shown)  # type: ignore[arg-type]
+    if own is not None and len(text) <= _LONGEST_OWN:
+        own.last = block
+    return block
+
+
+def parse_response(head: bytes, method: bytes, known: dict[bytes, bytes] = _NOTHING) -> ResponseHead:
+    """An answer's head, with its final empty line. `known` are lines that need no second look, as they are passed on.
+
+    Raises: Malformed (the connection can't be trusted any further).
+    """
+    if len(head) > LONGEST_HEAD:
+        raise Malformed("The head is too large.", 431)
+    end = head.find(b"\r\n")
+    first = head[:end]
+    http_1_1, status, line = _STATUSES.get(first) or _status(first)
+    lines = _lines(head[end:])
+    written = list(map(known.get, lines))
+    fresh: list[Fresh] = []
+    marks: Marks = {}
+    at = -1
+    for _ in range(written.count(None)):
+        at = written.index(None, at + 1)
+        raw = lines[at]
+        mark, name, value = _DECIDING.get(raw) or _line(raw, None, None)
+        fresh.append((at, raw, name, value, mark is None))
+        if mark is not None:
+            _mark(marks, mark, value, _FRAMING)
+    length = _length(marks, UNTIL_CLOSE)
+    if length == CHUNKED and not http_1_1:
+        raise Malformed("Transfer-Encoding stands in HTTP/1.0.")
     if method == b"HEAD" or status < 200 or status in (204, 304):
         length = 0
     connection = marks.get(b"connection")
@@ -156,12 +242,19 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
         keep_alive = http_1_1 or connection is not None
     else:
         keep_alive = b"close" not in _options(connection) if http_1_1 else b"keep-alive" in _options(connection)
-    return ResponseHead(status, line, fields, length, keep_alive and length != UNTIL_CLOSE)
+    return ResponseHead(status, line, lines, written, fresh, length, keep_alive and length != UNTIL_CLOSE)
 
 
 def parse_trailers(section: bytes) -> Fields:
     """The fields of a trailer section, with its final empty line.  Raises: Malformed.  Source: RFC 9112 section 7.1.2."""
-    return _fields(_lines(b"\r\n" + section), None, request=False)[0]
+    fields: Fields = []
+    marks: Marks = {}
+    for line in _lines(b"\r\n" + section):
+        mark, name, value = _line(line, None, None)
+        fields.append((name, value))
+        if mark is not None:
+            _mark(marks, mark, value, _FRAMING)
+    return fields
 
 
 def _status(line: bytes) -> tuple[bool, int, bytes]:
@@ -175,39 +268,17 @@ def _status(line: bytes) -> tuple[bool, int, bytes]:
     return read
 
 
-def _lines(head: bytes) -> list[bytes]:
-    """The lines, not looked at: what is in a line is checked where the line is read for the first time."""
-    if len(head) > LONGEST_HEAD:
-        raise Malformed("The head is too large.", 431)
-    lines = head[:-4].split(b"\r\n")
+def _lines(text: bytes) -> list[bytes]:
+    """The lines from the first line's end on, not looked at: what is in a line is checked where it is read for the first time."""
+    lines = text[:-4].split(b"\r\n")
     if len(lines) > MOST_FIELDS + 1:
         raise Malformed("The head has too many lines.", 431)
+    del lines[0]
     return lines
 
 
-def _fields(lines: list[bytes], own: Own | None, *, request: bool = True) -> tuple[Fields, Marks, Fields]:
-    del lines[0]
-    marks: Marks = {}
-    shown: Fields = []
-    fields = list(map(_LINES.get, lines))
-    for at, pair in enumerate(fields):
-        if pair is None:
-            line = lines[at]
-            read = _DECIDING.get(line) or (own and own.get(line)) or _line(line, own)
-            mark, name, value = read
-            fields[at] = name, value
-            if mark is None:
-                continue
-            if mark in marks:
-                value = _again(marks, mark, value, request)
-            marks[mark] = value
-            if mark in SHOWN:
-                shown.append((mark, value))
-    return fields, marks, shown  # type: ignore[return-value]
-
-
-def _line(line: bytes, own: Own | None) -> Line:
-    """Read a line for the first time. Raises: Malformed."""
+def _line(line: bytes, own: Own | None, harmless: Memo[bytes, tuple[bytes, bytes]] | None) -> Line:
+    """Read a line for the first time; remember it, `harmless` those that decide nothing. Raises: Malformed."""
     if line.translate(None, _PRINTED):
         raise Malformed("The head has a control character, or a bare CR or LF.")
     name, colon, value = line.partition(b":")
@@ -223,20 +294,21 @@ def _line(line: bytes, own: Own | None) -> Line:
         if mark in SHOWN or secretive(name):
             if own is not None:
                 own.keep(line, read)
-        elif mark is None:
-            _LINES.keep(line, (name, value))
-        else:
+        elif mark is not None:
             _DECIDING.keep(line, read)
+        elif harmless is not None:
+            harmless.keep(line, (name, value))
     return read
 
 
-def _again(marks: Marks, mark: bytes, value: bytes, request: bool) -> bytes:
-    """A deciding line stands a second time. Raises: Malformed, if it may not."""
-    if mark == b"connection":
-        return marks[mark] + b"," + value
-    if mark in SINGLE and (request or mark in (b"content-length", b"transfer-encoding")):
-        raise Malformed("A line that may stand once stands twice.")
-    return value
+def _mark(marks: Marks, mark: bytes, value: bytes, single: frozenset[bytes]) -> None:
+    """Note a line that decides something. Raises: Malformed, if it is one of `single` and stands a second time."""
+    if mark in marks:
+        if mark == b"connection":
+            value = marks[mark] + b"," + value
+        elif mark in single:
+            raise Malformed("A line that may stand once stands twice.")
+    marks[mark] = value
 
 
 def _judge(name: bytes) -> bytes | None:
@@ -252,13 +324,13 @@ def _judge(name: bytes) -> bytes | None:
     return mark
 
 
-def _length(marks: Marks, http_1_1: bool, absent: int) -> int:
+def _length(marks: Marks, absent: int) -> int:
     """Where the body ends.  Source: RFC 9112 section 6.3, without its leniencies."""
     coding = marks.get(b"transfer-encoding")
     length = marks.get(b"content-length")
     if coding is not None:
-        if length is not None or not http_1_1:
-            raise Malformed("Transfer-Encoding stands with Content-Length, or in HTTP/1.0.")
+        if length is not None:
+            raise Malformed("Transfer-Encoding stands with Content-Length.")
         if coding.lower() != b"chunked":
             raise Malformed("The only transfer coding taken is `chunked`.")
         return CHUNKED

@@ -13,6 +13,8 @@ from connectors_grpc.inject.target import Target, authority, comparable
 from connectors_grpc.inject.templates import Injection
 
 Headers = Sequence[tuple[bytes, bytes]]
+Fresh = tuple[int, bytes, bytes, bytes, bool]
+"""A line of an answer that is not remembered: where it stands, the line, its name and value, and whether it may be."""
 
 HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
@@ -45,18 +47,46 @@ class PathNotAllowed(Exception):
 class Policy:
     """What plans of one integration have in common: what becomes of a line, by name and whole. Holds no secret.
 
-    `verdicts` and `back` are by name; `sent` and `returned` by line, with `b""` for a line that is dropped. The lines of `quiet`
-    names are not remembered.
+    `verdicts` and `back` are by name. `sent` and `returned` have lines as they are written, with `b""` for one that is dropped:
+    an app's by name and value, an upstream's as it came. The lines of `quiet` names are not remembered.
     """
 
     drop: frozenset[bytes]
-    defaults: frozenset[bytes]
+    defaults: tuple[tuple[bytes, bytes], ...]
     pass_cookies: bool
     verdicts: dict[bytes, int] = field(default_factory=dict)
     back: dict[bytes, int] = field(default_factory=dict)
     sent: Memo[tuple[bytes, bytes], bytes] = field(default_factory=Memo)
-    returned: Memo[tuple[bytes, bytes], bytes] = field(default_factory=Memo)
+    returned: Memo[bytes, bytes] = field(default_factory=Memo)
     quiet: set[bytes] = field(default_factory=set)
+
+    def passed(self, headers: Headers) -> bytes | None:
+        """The app's lines that go out, and the defaults, as they are written; None if a line needs a closer look."""
+        out = list(map(self.sent.get, headers))
+        given: list[bytes] = []
+        for at, line in enumerate(out):
+            if line is None:
+                pair = headers[at]
+                name = pair[0]
+                verdict = self.verdicts.get(name)
+                if verdict is None:
+                    verdict = self.judge(name)
+                if verdict == _DEFAULTED:
+                    given.append(_normal(name))
+                written = _written(pair, verdict)
+                if written is None:
+                    return None
+                out[at] = written
+                if verdict != _DEFAULTED and self.remembers(name, pair[1], self.verdicts):
+                    self.sent.keep(pair, written)
+        for normal, default in self.defaults:
+            if normal not in given:
+                out.append(default)
+        return b"".join(out)  # type: ignore[arg-type]
+
+    def remembers(self, name: bytes, value: bytes, verdicts: dict[bytes, int]) -> bool:
+        """Whether such a line may be."""
+        return len(value) <= LONGEST and name in verdicts and name not in self.quiet
 
     def judge(self, name: bytes) -> int:
         """What becomes of an app's line."""
@@ -68,7 +98,7 @@ class Policy:
         elif normal in (b"cookie", b"cookie2"):
             verdict = _PASS if self.pass_cookies else _DROP
         else:
-            verdict = _DEFAULTED if normal in self.defaults else _PASS
+            verdict = _DEFAULTED if any(normal == name for name, _ in self.defaults) else _PASS
         return self._note(self.verdicts, name, verdict)
 
     def judge_back(self, name: bytes) -> int:
@@ -93,7 +123,7 @@ class Policy:
 
 
 @lru_cache(maxsize=256)
-def _policy(drop: frozenset[bytes], defaults: frozenset[bytes], pass_cookies: bool) -> Policy:
+def _policy(drop: frozenset[bytes], defaults: tuple[tuple[bytes, bytes], ...], pass_cookies: bool) -> Policy:
     """One for all tenants of an integration."""
     return Policy(drop, defaults, pass_cookies)
 
@@ -112,7 +142,6 @@ class Plan:
     secrets: tuple[bytes, ...]
     before: bytes
     after: bytes
-    default_lines: tuple[tuple[bytes, bytes], ...]
 
     def __repr__(self) -> str:
         return f"Plan({self.authority.decode()})"
@@ -141,7 +170,11 @@ class Plan:
             scheme=shared(parts.scheme),
             authority=shared(where.encode()),
             base_path=shared(parts.path.rstrip("/").encode()),
-            policy=_policy(names | _NEVER, frozenset(entry[0] for entry in defaults) - names, pass_cookies),
+            policy=_policy(
+                names | _NEVER,
+                tuple((entry[0], b"%b: %b\r\n" % entry[1:]) for entry in defaults if entry[0] not in names),
+                pass_cookies,
+            ),
             defaults=shared(tuple(entry for entry in defaults if entry[0] not in names)),
             query=query,
             refused=shared(
@@ -150,9 +183,6 @@ class Plan:
             secrets=_traces(injected, query),
             before=shared(b"Host: %b\r\n" % where.encode()),
             after=b"".join([b"%b: %b\r\n" % pair for pair in injected]),
-            default_lines=shared(
-                tuple((entry[0], b"%b: %b\r\n" % entry[1:]) for entry in defaults if entry[0] not in names)
-            ),
         )
 
     def target(self, asked: Target) -> bytes:
@@ -207,53 +237,35 @@ class Plan:
         out += ((name, value) for name, _, value in (line.partition(b": ") for line in self.after.split(b"\r\n")[:-1]))
         return out
 
-    def request_block(self, headers: Headers) -> bytes:
-        """`request_headers` as they are written, each line with its end: what the hot path sends."""
-        policy = self.policy
-        out = list(map(policy.sent.get, headers))
-        given: list[bytes] = []
-        for at, line in enumerate(out):
-            if line is None:
-                pair = headers[at]
-                name = pair[0]
-                verdict = policy.verdicts.get(name)
-                if verdict is None:
-                    verdict = policy.judge(name)
-                if verdict == _DROP and name in policy.quiet:  # the app's own key, nearly always
-                    out[at] = b""
-                elif verdict == _DEFAULTED:
-                    given.append(_normal(name))
-                    out[at] = b"%b: %b\r\n" % pair
-                else:
-                    out[at] = _line(pair, verdict, policy.sent, name in policy.verdicts and name not in policy.quiet)
-                    if out[at] is None:
-                        return b"".join([b"%b: %b\r\n" % each for each in self.request_headers(headers)])
-        for normal, default in self.default_lines:
-            if normal not in given:
-                out.append(default)
-        return self.before + b"".join(out) + self.after  # type: ignore[arg-type]
+    def request_block(self, headers: Headers, passed: bytes | None) -> bytes:
+        """`request_headers` as they are written, each line with its end. `passed` is what `policy.passed` says of them."""
+        if passed is None:
+            return b"".join([b"%b: %b\r\n" % pair for pair in self.request_headers(headers)])
+        return self.before + passed + self.after
 
-    def response_block(self, headers: Headers) -> bytes | None:
-        """`response_headers` as they are written; None if a line needs a closer look: a link, an echo, names in `Connection`."""
+    def response_block(self, line: bytes, written: list[bytes | None], fresh: list[Fresh]) -> bytes | None:
+        """`response_headers` as they are written, behind the status `line`; None if something needs a closer look: a link, an
+        echo, names in `Connection`. `written` has the lines that are remembered, `fresh` the others.
+        """
         policy = self.policy
-        out = list(map(policy.returned.get, headers))
-        if None in out:
-            for at, line in enumerate(out):
-                if line is None:
-                    name = headers[at][0]
-                    verdict = policy.back.get(name)
-                    if verdict is None:
-                        verdict = policy.judge_back(name)
-                    out[at] = line = _line(
-                        headers[at], verdict, policy.returned, name in policy.back and name not in policy.quiet
-                    )
-                    if line is None or (len(name) in _LINK_SIZES and name.lower() in LINKED):
-                        return None
-        block = b"".join(out)  # type: ignore[arg-type]
+        back = policy.back
+        new: list[tuple[bytes, bytes]] = []
+        for at, raw, name, value, harmless in fresh:
+            verdict = back.get(name)
+            if verdict is None:
+                verdict = policy.judge_back(name)
+            out = _written((name, value), verdict)
+            if out is None or (len(name) in _LINK_SIZES and name.lower() in LINKED):
+                return None
+            written[at] = out
+            if harmless and policy.remembers(name, value, back):
+                new.append((raw, out))
+        block = line + b"".join(written)  # type: ignore[arg-type]
         for secret in self.secrets:
             if secret in block:
-                policy.returned.clear()  # an echo is not remembered
-                return None
+                return None  # and an echo is not remembered
+        for raw, out in new:
+            policy.returned.keep(raw, out)
         return block
 
     def passed(self, headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -280,25 +292,20 @@ class Plan:
         if named:
             named -= _NEVER_NAMED
             out = [pair for pair in out if _normal(pair[0]) not in named]
-        if self.secrets:
-            whole = b"\n".join([value for _, value in headers])
-            if any(secret in whole for secret in self.secrets):
-                out = [pair for pair in out if not any(secret in pair[1] for secret in self.secrets)]
+        if self.echoes(b"\n".join([value for _, value in headers])):
+            out = [pair for pair in out if not self.echoes(pair[1])]
         return out
 
+    def echoes(self, text: bytes) -> bool:
+        """Whether the upstream says the credential in it."""
+        return any([secret in text for secret in self.secrets])  # noqa: C419 - a list is half the price of a generator
 
-def _line(pair: tuple[bytes, bytes], verdict: int, memo: Memo[tuple[bytes, bytes], bytes], keep: bool) -> bytes | None:
-    """A line that is not remembered, as it is written; None if name and value alone don't settle it."""
-    value = pair[1]
-    if verdict == _PASS:
-        line = b"%b: %b\r\n" % pair
-    elif verdict == _DROP or (verdict == _CONNECTION and value in _USUAL):
-        line = b""
-    else:
-        return None
-    if keep and len(value) <= LONGEST:
-        memo.keep(pair, line)
-    return line
+
+def _written(pair: tuple[bytes, bytes], verdict: int) -> bytes | None:
+    """A line as it is written, `b""` if it is dropped; None if name and value alone don't settle it."""
+    if verdict == _CONNECTION:
+        return b"" if pair[1] in _USUAL else None
+    return b"" if verdict == _DROP else b"%b: %b\r\n" % pair
 
 
 _DROP, _PASS, _DEFAULTED, _CONNECTION = range(4)

@@ -14,8 +14,12 @@ from sidecar.route import Route
 
 def request(head: RequestHead, plan: Plan, target: Target) -> bytes:
     """What goes to the provider. Raises: PathNotAllowed."""
+    block = head.block
+    if block.policy is not plan.policy:
+        block.policy, block.passed = plan.policy, plan.policy.passed(block.fields)
     end = b"Transfer-Encoding: chunked\r\n\r\n" if head.length == CHUNKED else b"\r\n"
-    return b"".join((head.method, b" ", plan.target(target), b" HTTP/1.1\r\n", plan.request_block(head.fields), end))
+    lines = plan.request_block(block.fields, block.passed)
+    return b"".join((head.method, b" ", plan.target(target), b" HTTP/1.1\r\n", lines, end))
 
 
 def interim(response: ResponseHead, plan: Plan) -> bytes:
@@ -28,10 +32,10 @@ def response(
     response: ResponseHead, held: Held, route: Route, head: RequestHead, *, chunked: bool, keep_alive: bool
 ) -> bytes:
     """What goes to the app."""
-    block = held.plan.response_block(response.fields)
+    block = held.plan.response_block(response.line, response.written, response.fresh)
     if block is None:
         block = _closely(response, held, route, head)
-    return b"".join((response.line, block, _end(route, chunked, keep_alive)))
+    return block + _end(route, chunked, keep_alive)
 
 
 def relayed(
@@ -64,9 +68,12 @@ def _end(route: Route, chunked: bool, keep_alive: bool) -> bytes:
 
 def _closely(response: ResponseHead, held: Held, route: Route, head: RequestHead) -> bytes:
     """Lines that point at the upstream, or echo the credential, among the rest."""
-    forget_lines()
-    plan = held.plan
+    plan, line = held.plan, response.line
+    if plan.echoes(b"\n".join((line, *response.lines))):
+        forget_lines()
+        if plan.echoes(line):
+            line = b"HTTP/1.1 %d \r\n" % response.status
     fields = plan.response_headers(response.fields)
     if has_links(fields):
         fields = rewrite(fields, Addressing(_ours(route, head), plan.scheme.encode(), plan.authority, plan.base_path))
-    return b"".join([b"%b: %b\r\n" % pair for pair in fields])
+    return b"".join([line, *[b"%b: %b\r\n" % pair for pair in fields]])

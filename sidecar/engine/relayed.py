@@ -69,7 +69,7 @@ class Relayed(Exchange):
         assert relay is not None
         if b"upgrade" in self.head.marks and tunnel.asks(self.head):
             raise Problem("NOT_IMPLEMENTED", "A relay passes no WebSockets.")
-        shown = key_text(self.head.shown, required=relay.key is None)
+        shown = key_text(self.head.block.shown, required=relay.key is None)
         key = Secret(shown.decode("latin-1")) if shown is not None else relay.key
         assert key is not None
         self.admitted = admitted
@@ -228,7 +228,7 @@ class Relayed(Exchange):
         self.out_body = UntilClose(chunked) if length is None else Sized(length)
         keep_alive = self.head.keep_alive and self.request_done and not self.engine.draining
         self.down.keep_alive = keep_alive = keep_alive and (length is not None or chunked)
-        self.response = ResponseHead(start.http_status, b"", fields, length or 0, keep_alive)
+        self.response = ResponseHead(start.http_status, b"", [], [], [], length or 0, keep_alive)
         self.engine.metrics.answered("relayed", start.http_status)
         self.down.write(
             heads.relayed(

@@ -82,7 +82,8 @@ class Upstream:
                 self.partial = data
                 return
             self.partial = b""
-            response = parse_response(data[: end + 4], exchange.head.method)
+            assert exchange.held is not None
+            response = parse_response(data[: end + 4], exchange.head.method, exchange.held.plan.policy.returned)
             data = data[end + 4 :]
             if response.status >= 200 or (response.status == 101 and exchange.upgrade):
                 self.in_body = True

@@ -19,7 +19,7 @@ with atheris.instrument_imports(include=["sidecar", "connectors_grpc.inject"]):
     import sidecar.engine  # noqa: F401
     from connectors_grpc.inject import Injection, Plan
     from connectors_grpc.secret import Secret
-    from sidecar.framing import Malformed, parse_request, parse_response
+    from sidecar.framing import Malformed, Own, parse_request, parse_response
     from tests.fuzz.laws import answer_law, request_law
     from tests.fuzz.wire import BEFORE, HOST, KEY
 
@@ -40,16 +40,27 @@ SEEDS = [
 
 def lines_law(data: bytes, *, request: bool) -> None:
     """The block that is written is the lines that may pass, written; read for the first time or remembered."""
+    own = Own()
     for _ in range(2):
         try:
-            head = parse_request(data + b"\r\n\r\n") if request else parse_response(data + b"\r\n\r\n", b"GET")
+            block = _written(data + b"\r\n\r\n", own) if request else _returned(data + b"\r\n\r\n")
         except Malformed:
             return
-        pairs = PLAN.request_headers(head.fields) if request else PLAN.response_headers(head.fields)
-        block = PLAN.request_block(head.fields) if request else PLAN.response_block(head.fields)
         if block is not None:
+            pairs, lines = block
             written = sorted(b"%b: %b\r\n" % pair for pair in pairs)
-            assert sorted(block.splitlines(keepends=True)) == written or b"\x0b" in block or b"\x0c" in block
+            assert sorted(lines.splitlines(keepends=True)) == written or b"\x0b" in lines or b"\x0c" in lines
+
+
+def _written(data: bytes, own: Own) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    head = parse_request(data, own)
+    return PLAN.request_headers(head.fields), PLAN.request_block(head.fields, PLAN.policy.passed(head.fields))
+
+
+def _returned(data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
+    head = parse_response(data, b"GET", PLAN.policy.returned)
+    block = PLAN.response_block(b"", head.written, head.fresh)
+    return None if block is None else (PLAN.response_headers(head.fields), block)
 
 
 async def one(data: bytes) -> None:

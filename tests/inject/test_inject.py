@@ -290,6 +290,18 @@ def test_34_a_line_that_echoes_the_credential_is_dropped() -> None:
     assert mine.response_headers([*lines, (b"X-Fine", b"1")]) == [(b"X-Fine", b"1")]
 
 
+def test_34_nothing_of_an_answer_that_echoes_is_remembered() -> None:
+    """Nor of one that wants a closer look; of others the lines are, for all tenants of the integration."""
+    mine = plan()
+    good = (0, b"X-Fine: 1", b"X-Fine", b"1", True)
+    for name, value in ((b"X-Echo", TOKEN.encode()), (b"Link", b"<https://a>"), (b"Connection", b"x-hop")):
+        lines: list[bytes | None] = [None, None]
+        assert mine.response_block(b"", lines, [good, (1, name + b": " + value, name, value, True)]) is None
+    assert not mine.policy.returned
+    assert mine.response_block(b"HTTP/1.1 200 OK\r\n", [None], [good]) == b"HTTP/1.1 200 OK\r\nX-Fine: 1\r\n"
+    assert mine.policy.returned == {b"X-Fine: 1": b"X-Fine: 1\r\n"}
+
+
 def test_the_cache_of_verdicts_is_bounded() -> None:
     """An app, or an upstream, that invents names does not grow it without end."""
     mine = plan()
@@ -307,6 +319,6 @@ def test_plans_of_one_integration_share_all_but_the_credential() -> None:
         plan({"Authorization": f"Bearer {owner}-0123456789"}, default_headers={"X-Version": "1"})
         for owner in ("mine", "theirs")
     )
-    for part in ("policy", "authority", "base_path", "before", "defaults", "default_lines", "refused"):
+    for part in ("policy", "authority", "base_path", "before", "defaults", "refused"):
         assert getattr(mine, part) is getattr(theirs, part), part
     assert mine.after != theirs.after
