@@ -115,14 +115,26 @@ class Bench:
             await load.run(case, peer.port, self.key.text, warm, self.work)
         before = peer.process.cpu()
         got = await load.run(case, peer.port, self.key.text, seconds, self.work)
-        cpu = (peer.process.cpu() - before) / max(1, got.requests) * 1e6
+        user, kernel = (
+            (now - then) / max(1, got.requests) * 1e6 for now, then in zip(peer.process.cpu(), before, strict=True)
+        )
         rate = got.requests / got.seconds
         row = report.Row(
-            case.name, peer.name, number, cpu, rate, got.p50, got.p99, got.p999, peer.process.rss(), got.errors
+            case.name,
+            peer.name,
+            number,
+            user + kernel,
+            kernel,
+            rate,
+            got.p50,
+            got.p99,
+            got.p999,
+            peer.process.rss(),
+            got.errors,
         )
         self.rows.append(row)
-        print(f"{case.name:16} {peer.name:15} cpu {cpu:9.1f} us  {rate:9.0f}/s  p50 {got.p50:9.0f}  p99 {got.p99:9.0f}  "
-              f"rss {row.rss:6.1f}  errors {got.errors}", flush=True)  # fmt: skip
+        print(f"{case.name:16} {peer.name:15} cpu {row.cpu:9.1f} us ({kernel:.1f} kernel)  {rate:9.0f}/s  "
+              f"p50 {got.p50:9.0f}  p99 {got.p99:9.0f}  rss {row.rss:6.1f}  errors {got.errors}", flush=True)  # fmt: skip
 
 
 class Direct(Peer):

@@ -31,10 +31,10 @@ class Process:
     def pid(self) -> int:
         return self._child.pid
 
-    def cpu(self) -> float:
+    def cpu(self) -> tuple[float, float]:
         """User and system seconds of all its threads."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
+        return int(fields[11]) / TICK, int(fields[12]) / TICK
 
     def rss(self) -> float:
         """Resident MiB."""

@@ -21,6 +21,8 @@ class Row:
     peer: str
     round: int
     cpu: float
+    kernel: float
+    """What of `cpu` the kernel took, by its ticks."""
     rate: float
     p50: float
     p99: float
@@ -34,7 +36,10 @@ def middle(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
     out: dict[tuple[str, str], Row] = {}
     for case, peer in dict.fromkeys((row.case, row.peer) for row in rows):
         every = [row for row in rows if (row.case, row.peer) == (case, peer)]
-        figures = [median(getattr(row, name) for row in every) for name in ("cpu", "rate", "p50", "p99", "p999", "rss")]
+        figures = [
+            median(getattr(row, name) for row in every)
+            for name in ("cpu", "kernel", "rate", "p50", "p99", "p999", "rss")
+        ]
         out[case, peer] = Row(case, peer, len(every), *figures, errors=sum(row.errors for row in every))
     return out
 
@@ -45,11 +50,13 @@ def table(rows: Sequence[Row]) -> str:
     lines: list[str] = []
     for name in dict.fromkeys(peer for _, peer in found if peer in OURS):
         lines += [*_ratios(found, name), ""]
-    lines += ["| case | peer | CPU us/request | requests/s | p50 us | p99 us | p99.9 us | RSS MiB | errors |"]
-    lines.append("|---|---|" + "---:|" * 7)
+    lines += [
+        "| case | peer | CPU us/request | in the kernel | requests/s | p50 us | p99 us | p99.9 us | RSS MiB | errors |"
+    ]
+    lines.append("|---|---|" + "---:|" * 8)
     for (case, peer), row in found.items():
         cpu = "-" if peer == "no proxy" else f"{row.cpu:,.1f}"
-        lines.append(f"| {case} | {peer} | {cpu} | {row.rate:,.0f} | {row.p50:,.0f} | {row.p99:,.0f} | "
+        lines.append(f"| {case} | {peer} | {cpu} | {row.kernel:,.1f} | {row.rate:,.0f} | {row.p50:,.0f} | {row.p99:,.0f} | "
                      f"{row.p999:,.0f} | {row.rss:.0f} | {row.errors} |")  # fmt: skip
     return "\n".join(lines) + "\n"
 

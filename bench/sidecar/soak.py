@@ -215,7 +215,7 @@ async def soak(requests: int, work: Path) -> None:
                 f"{upto} requests, {time.monotonic() - began:.0f} s, RSS {marks[-1][1]:.1f} MiB, {files} descriptors",
                 flush=True,
             )
-        cpu = ours.process.cpu()
+        cpu = sum(ours.process.cpu())
     finally:
         ours.process.stop()
         provider.stalled.set()
