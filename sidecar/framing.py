@@ -150,8 +150,8 @@ class Own:
 
 def forget_lines() -> None:
     """Nothing that an upstream said by mistake is remembered any longer."""
-    _DECIDING.clear()
-    _STATUSES.clear()
+    _DECIDING.known.clear()
+    _STATUSES.known.clear()
 
 
 def still_text(part: bytes, before: bytes) -> bool:
@@ -190,14 +190,16 @@ def parse_request(head: bytes, own: Own | None = None) -> RequestHead:
 def _block(text: bytes, own: Own | None) -> Block:
     """Read the lines behind a request line, and remember them. Raises: Malformed."""
     lines = _lines(text)
-    fields = list(map(_LINES.get, lines))
+    fields = list(map(_LINES.known.get, lines))
     marks: Marks = {}
     shown: Fields = []
     for at, pair in enumerate(fields):
         if pair is None:
             line = lines[at]
             mark, name, value = (
-                _DECIDING.get(line) or (own.lines.get(line) if own is not None else None) or _line(line, own, _LINES)
+                _DECIDING.known.get(line)
+                or (own.lines.get(line) if own is not None else None)
+                or _line(line, own, _LINES)
             )
             fields[at] = name, value
             if mark is not None:
@@ -219,7 +221,7 @@ def parse_response(head: bytes, method: bytes, known: dict[bytes, bytes] = _NOTH
         raise Malformed("The head is too large.", 431)
     end = head.find(b"\r\n")
     first = head[:end]
-    http_1_1, status, line = _STATUSES.get(first) or _status(first)
+    http_1_1, status, line = _STATUSES.known.get(first) or _status(first)
     lines = _lines(head[end:])
     written = list(map(known.get, lines))
     fresh: list[Fresh] = []
@@ -228,7 +230,7 @@ def parse_response(head: bytes, method: bytes, known: dict[bytes, bytes] = _NOTH
     for _ in range(written.count(None)):
         at = written.index(None, at + 1)
         raw = lines[at]
-        mark, name, value = _DECIDING.get(raw) or _line(raw, None, None)
+        mark, name, value = _DECIDING.known.get(raw) or _line(raw, None, None)
         fresh.append((at, raw, name, value, mark is None))
         if mark is not None:
             _mark(marks, mark, value, _FRAMING)
@@ -264,7 +266,7 @@ def _status(line: bytes) -> tuple[bool, int, bytes]:
         raise Malformed("The status line is malformed.")
     read = match[1] == b"1", int(match[2]), b"HTTP/1.1 %b %b\r\n" % (match[2], match[3] or b"")
     if len(line) <= LONGEST:
-        _STATUSES.keep(line, read)
+        _STATUSES.keep(match[2], line, read)
     return read
 
 
@@ -295,9 +297,9 @@ def _line(line: bytes, own: Own | None, harmless: Memo[bytes, tuple[bytes, bytes
             if own is not None:
                 own.keep(line, read)
         elif mark is not None:
-            _DECIDING.keep(line, read)
+            _DECIDING.keep(name, line, read)
         elif harmless is not None:
-            harmless.keep(line, (name, value))
+            harmless.keep(name, line, (name, value))
     return read
 
 

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 MOST = 4096
 LONGEST = 256
+RESTLESS = 256
+"""Lines of one name that are remembered: one with more changes with every message, as request ids do."""
+_MOST_NAMES = 2048
+_LONGEST_NAME = 64
 _SECRETIVE = re.compile(rb"auth|cookie|(?<!idempotency-)key|token|secret|session|signature|password", re.IGNORECASE)
 
 
-class Memo(dict[K, V]):
-    """Bounds: MOST entries; then it begins anew, since what is used is soon there again. Read it with plain `get`."""
+class Memo(Generic[K, V]):
+    """Bounds: MOST entries; then it begins anew, since what is used is soon there again. Read `known` with plain `get`."""
 
-    __slots__ = ()
+    __slots__ = ("_times", "known")
 
-    def keep(self, key: K, value: V) -> None:
-        """Remember."""
-        if len(self) >= MOST:
-            self.clear()
-        self[key] = value
+    def __init__(self) -> None:
+        self.known: dict[K, V] = {}
+        self._times: dict[bytes, int] = {}
+
+    def keep(self, name: bytes, key: K, value: V) -> None:
+        """Remember a line of that name; not if it may hold a secret, and not if there were too many of them already."""
+        times = self._times.get(name)
+        if times is None:
+            if len(self._times) >= _MOST_NAMES or len(name) > _LONGEST_NAME:
+                return
+            times = self._times[name] = RESTLESS if secretive(name) else 0
+        if times < RESTLESS:
+            self._times[name] = times + 1
+            if len(self.known) >= MOST:
+                self.known.clear()
+            self.known[key] = value
 
 
 @lru_cache(maxsize=1024)

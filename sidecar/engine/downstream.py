@@ -166,7 +166,6 @@ class Downstream:
         self.keep_alive = head.keep_alive
         engine = self.engine
         exchange = self.exchange = engine.exchange(engine, self, head)
-        engine.exchanges.add(exchange)
         try:
             self.visitor.check_host(head)
             asked = health(head.method, head.target)
@@ -194,7 +193,6 @@ class Downstream:
         )
         self.ahead(data)
         exchange.ended = True
-        self.engine.exchanges.discard(exchange)
         self.write(text)
         self.finished(exchange)
 

@@ -82,7 +82,6 @@ class Engine:
         self.observers = tuple(observers)
         self.clock = asyncio.get_running_loop().time
         self.view = memoryview(bytearray(limits.receive))
-        self.exchanges: set[Exchange] = set()
         self.connections: set[Downstream] = set()
         self.origins: dict[OriginKey, Origin] = {}
         self.kept_total = 0
@@ -101,13 +100,17 @@ class Engine:
         """For `loop.create_server`."""
         return lambda: Face(Downstream(self, door))
 
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """Those under way: one a connection, at most."""
+        return [each.exchange for each in self.connections if each.exchange is not None and not each.exchange.ended]
+
     def ready(self) -> bool:
         """Whether requests can be served: the server is reached, or leases are held."""
         return not self.draining and (self._reachable() or len(self.leases) > 0)
 
     def over(self, exchange: Exchange, whole: bool) -> None:
         """An exchange ended; `whole` if its answer did, too. Whoever asked for it is told."""
-        self.exchanges.discard(exchange)
         took = self.clock() - exchange.began
         held = exchange.held
         if held is not None:

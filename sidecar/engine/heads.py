@@ -18,8 +18,11 @@ def request(head: RequestHead, plan: Plan, target: Target) -> bytes:
     if block.policy is not plan.policy:
         block.policy, block.passed = plan.policy, plan.policy.passed(block.fields)
     end = b"Transfer-Encoding: chunked\r\n\r\n" if head.length == CHUNKED else b"\r\n"
-    lines = plan.request_block(block.fields, block.passed)
-    return b"".join((head.method, b" ", plan.target(target), b" HTTP/1.1\r\n", lines, end))
+    where = plan.target(target)
+    if block.passed is None:
+        lines = [b"%b: %b\r\n" % pair for pair in plan.request_headers(block.fields)]
+        return b"".join((head.method, b" ", where, b" HTTP/1.1\r\n", *lines, end))
+    return b"".join((head.method, b" ", where, b" HTTP/1.1\r\n", plan.before, block.passed, plan.after, end))
 
 
 def interim(response: ResponseHead, plan: Plan) -> bytes:
@@ -58,6 +61,8 @@ def _ours(route: Route, head: RequestHead) -> bytes:
 
 def _end(route: Route, chunked: bool, keep_alive: bool) -> bytes:
     """Our own lines, and the empty one."""
+    if keep_alive and not chunked and not route.vary:
+        return b"\r\n"
     end = b"Vary: X-Tenant-Id\r\n" if route.vary else b""
     if chunked:
         end += b"Transfer-Encoding: chunked\r\n"

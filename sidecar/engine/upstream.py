@@ -83,7 +83,7 @@ class Upstream:
                 return
             self.partial = b""
             assert exchange.held is not None
-            response = parse_response(data[: end + 4], exchange.head.method, exchange.held.plan.policy.returned)
+            response = parse_response(data[: end + 4], exchange.head.method, exchange.held.plan.policy.returned.known)
             data = data[end + 4 :]
             if response.status >= 200 or (response.status == 101 and exchange.upgrade):
                 self.in_body = True

@@ -17,8 +17,9 @@ atheris: Any = importlib.import_module("atheris")
 with atheris.instrument_imports(include=["sidecar", "connectors_grpc.inject"]):
     import sidecar.body
     import sidecar.engine  # noqa: F401
-    from connectors_grpc.inject import Injection, Plan
+    from connectors_grpc.inject import Injection, Plan, Target
     from connectors_grpc.secret import Secret
+    from sidecar.engine import heads
     from sidecar.framing import Malformed, Own, parse_request, parse_response
     from tests.fuzz.laws import answer_law, request_law
     from tests.fuzz.wire import BEFORE, HOST, KEY
@@ -54,11 +55,14 @@ def lines_law(data: bytes, *, request: bool) -> None:
 
 def _written(data: bytes, own: Own) -> tuple[list[tuple[bytes, bytes]], bytes]:
     head = parse_request(data, own)
-    return PLAN.request_headers(head.fields), PLAN.request_block(head.fields, PLAN.policy.passed(head.fields))
+    lines = heads.request(head, PLAN, Target(b"/", None)).partition(b"\r\n")[2]
+    return PLAN.request_headers(head.fields), lines.removesuffix(b"\r\n").removesuffix(
+        b"Transfer-Encoding: chunked\r\n"
+    )
 
 
 def _returned(data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
-    head = parse_response(data, b"GET", PLAN.policy.returned)
+    head = parse_response(data, b"GET", PLAN.policy.returned.known)
     block = PLAN.response_block(b"", head.written, head.fresh)
     return None if block is None else (PLAN.response_headers(head.fields), block)
 

@@ -22,6 +22,7 @@ from connectors_grpc.inject import (
     parse_target,
     resolve,
 )
+from connectors_grpc.inject.memo import MOST, RESTLESS, Memo
 from connectors_grpc.secret import Secret
 
 TOKEN = "tok-0123456789abcdef"
@@ -297,9 +298,24 @@ def test_34_nothing_of_an_answer_that_echoes_is_remembered() -> None:
     for name, value in ((b"X-Echo", TOKEN.encode()), (b"Link", b"<https://a>"), (b"Connection", b"x-hop")):
         lines: list[bytes | None] = [None, None]
         assert mine.response_block(b"", lines, [good, (1, name + b": " + value, name, value, True)]) is None
-    assert not mine.policy.returned
+    assert not mine.policy.returned.known
     assert mine.response_block(b"HTTP/1.1 200 OK\r\n", [None], [good]) == b"HTTP/1.1 200 OK\r\nX-Fine: 1\r\n"
-    assert mine.policy.returned == {b"X-Fine: 1": b"X-Fine: 1\r\n"}
+    assert mine.policy.returned.known == {b"X-Fine: 1": b"X-Fine: 1\r\n"}
+
+
+def test_a_line_that_changes_with_every_message_does_not_drive_out_the_rest() -> None:
+    """Nor does one that may hold a secret stay, nor do names without end."""
+    memo: Memo[bytes, bytes] = Memo()
+    memo.keep(b"X-Steady", b"X-Steady: 1", b"")
+    for number in range(10_000):
+        memo.keep(b"X-Request-Id", b"X-Request-Id: %d" % number, b"")
+        memo.keep(b"X-Session", b"X-Session: %d" % number, b"")
+    assert b"X-Steady: 1" in memo.known
+    assert len(memo.known) == 1 + RESTLESS
+    for number in range(10_000):
+        memo.keep(b"X-%d" % number, b"X-%d: 1" % number, b"")
+    assert len(memo.known) <= MOST
+    assert not any(b"Session" in line for line in memo.known)
 
 
 def test_the_cache_of_verdicts_is_bounded() -> None:
