@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from connectors_grpc.inject import Target, TargetRefused, parse_target
 from sidecar.framing import Malformed
@@ -29,10 +29,10 @@ class Fixed:
     credential: Credential
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """Whom requests are for. `tenant` is None if only the app's key can tell it; `prefix` is what addressed us in the path,
-    `before` the same with its slash: what begins so, and has the same X-Tenant-Id, goes the same way.
+    `before` the same with its slash: what begins so, and has the same X-Tenant-Id, goes the same way. A tuple, since a frozen
+    dataclass takes four times as long to make.
     """
 
     tenant: Tenant | None
