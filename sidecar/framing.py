@@ -166,6 +166,17 @@ def still_text(part: bytes, before: bytes) -> bool:
     )
 
 
+def head_end(data: bytes, own: Own, start: int = 0) -> int:
+    """Where the first head in `data` ends, or -1; its end is not before `start`. A block that came before is not searched."""
+    last = own.last
+    if last is not None:
+        at = data.find(b"\r\n")
+        if data.startswith(last.text, at):
+            return at + len(last.text)
+    end = data.find(b"\r\n\r\n", start)
+    return end + 4 if end >= 0 else -1
+
+
 def parse_request(head: bytes, own: Own | None = None) -> RequestHead:
     """A request's head, with its final empty line. `own` is what its connection remembers.
 
@@ -180,10 +191,9 @@ def parse_request(head: bytes, own: Own | None = None) -> RequestHead:
     method, target, minor = match.groups()
     if len(target) > LONGEST_TARGET:
         raise Malformed("The request target is too long.", 414)
-    text = head[at:]
     block = None if own is None else own.last
-    if block is None or block.text != text:
-        block = _block(text, own)
+    if block is None or not head.startswith(block.text, at) or at + len(block.text) != len(head):
+        block = _block(head[at:], own)
     return RequestHead(method, target, minor == b"1", block)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from sidecar.admission import Door, Visitor
-from sidecar.framing import LONGEST_HEAD, Malformed, RequestHead, parse_request, still_text
+from sidecar.framing import LONGEST_HEAD, Malformed, RequestHead, head_end, parse_request, still_text
 from sidecar.problem import Problem, answer, plain, problem_of
 from sidecar.route import READY, health
 
@@ -141,16 +141,17 @@ class Downstream:
         if self.pending:
             start = max(0, len(self.pending) - 3)
             data, self.pending = self.pending + data, b""
-        end = data.find(b"\r\n\r\n", start)
+        own = self.visitor.own
+        end = head_end(data, own, start)
         try:
             if end < 0:
                 self._unfinished(data, start)
                 return
-            head = parse_request(data[: end + 4], self.visitor.own)
+            head = parse_request(data[:end], own)
         except Malformed as error:
             self._refuse(problem_of(error))
             return
-        self._begin(head, data[end + 4 :])
+        self._begin(head, data[end:])
 
     def _unfinished(self, data: bytes, start: int) -> None:
         """Raises: Malformed, as soon as it can't become a good head."""

@@ -389,4 +389,4 @@ class Replicas(RuleBasedStateMachine):
 
 
 TestReplicas = Replicas.TestCase
-TestReplicas.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestReplicas.settings = settings(max_examples=100, stateful_step_count=30)

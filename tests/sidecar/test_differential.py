@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.laws import answer_law, request_law
 from tests.fuzz.wire import BEFORE, HOST, KEY
 
-SHORT = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SHORT = settings(max_examples=400)
 
 END = st.sampled_from([b"\r\n"] * 12 + [b"\n", b"\r", b"\r\r\n", b"\r\n "])
 KEYED = b"Authorization: Bearer " + KEY.encode()

@@ -9,7 +9,7 @@ from connectors_grpc.inject import Injection, Plan
 from connectors_grpc.secret import Secret
 from sidecar.admission import Door, Visitor
 from sidecar.engine import heads
-from sidecar.framing import Malformed, Own, parse_request
+from sidecar.framing import Malformed, Own, head_end, parse_request
 from sidecar.problem import Problem
 from sidecar.route import Credential, Fixed, Tenant
 
@@ -58,6 +58,7 @@ PLANS = {
 def verdict(visitor: Visitor, head: bytes) -> Verdict:
     """Admitted, or how it was refused."""
     try:
+        assert head_end(head + head, visitor.own) == len(head)
         parsed = parse_request(head, visitor.own)
         visitor.check_host(parsed)
         admitted = visitor.admit(parsed)

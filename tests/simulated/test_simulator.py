@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
 import httpx2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors_grpc.simulator import (
@@ -418,7 +418,6 @@ async def test_another_client_gets_nothing_from_a_token(at: Setting) -> None:
     assert (await at.get("/v1/whoami", tokens["access_token"])).status_code == 200
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(min_value=0, max_value=7), max_size=12))
 def test_rotating_at_once_only_ever_serves_the_newest_token_of_a_live_family(uses: list[int]) -> None:
     """Whatever is tried in whatever order: one use of an old token, and nothing of the family works again."""
@@ -903,7 +902,6 @@ def test_which_hosts_are_this_machine(host: str, ours: bool) -> None:
     assert not _is_ours([host, host])
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=300), st.text(max_size=60))
 def test_every_parser_gives_a_value_or_a_refusal(raw: bytes, text: str) -> None:
     """On any bytes."""
@@ -912,7 +910,6 @@ def test_every_parser_gives_a_value_or_a_refusal(raw: bytes, text: str) -> None:
     assert parse_basic(text) is None or isinstance(parse_basic(text), tuple)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.binary(min_size=32, max_size=90))
 def test_a_verifier_matches_its_own_challenge_and_no_other(raw: bytes) -> None:
     """RFC 7636 section 4.6."""
