@@ -80,13 +80,10 @@ class OAuthRoutes:
 
     async def authorize(self, request: Request) -> Response:
         """The login and consent page, or at once the code where `auto_consent` is set."""
-        sent = parse_form(request.url.query.encode("latin-1", "replace"))
-        wanted = sent if isinstance(sent, Refusal) else parse_authorization(self._sim.clients, sent)
-        if isinstance(wanted, Refusal):
-            return HTMLResponse(pages.refusal(wanted.description), 400, pages.HEADERS)
-        if isinstance(wanted, RefusedByRedirect):
-            return self._tell_client(wanted)
-        assert not isinstance(sent, Refusal)
+        understood = self._understood(parse_form(request.url.query.encode("latin-1", "replace")))
+        if isinstance(understood, Response):
+            return understood
+        sent, wanted = understood
         if self._sim.settings.auto_consent:
             hint = sent.get("login_hint", "")
             return self._grant(wanted, hint if hint in self._sim.accounts else next(iter(self._sim.accounts)))
@@ -94,15 +91,20 @@ class OAuthRoutes:
         page = pages.consent(hidden, tuple(self._sim.accounts), wanted.client.client_id, wanted.scope)
         return HTMLResponse(page, headers=pages.HEADERS)
 
-    async def decide(self, request: Request) -> Response:
-        """What somebody answered on the consent page."""
-        sent = parse_body(request.headers.get("content-type", ""), await _body(request))
+    def _understood(self, sent: Parameters | Refusal) -> tuple[Parameters, AuthorizationRequest] | Response:
+        """What was sent, and what is asked for by it; or the answer that it can't be had."""
         wanted = sent if isinstance(sent, Refusal) else parse_authorization(self._sim.clients, sent)
         if isinstance(wanted, Refusal):
             return HTMLResponse(pages.refusal(wanted.description), 400, pages.HEADERS)
-        if isinstance(wanted, RefusedByRedirect):
-            return self._tell_client(wanted)
         assert not isinstance(sent, Refusal)
+        return self._tell_client(wanted) if isinstance(wanted, RefusedByRedirect) else (sent, wanted)
+
+    async def decide(self, request: Request) -> Response:
+        """What somebody answered on the consent page."""
+        understood = self._understood(parse_body(request.headers.get("content-type", ""), await _body(request)))
+        if isinstance(understood, Response):
+            return understood
+        sent, wanted = understood
         if sent.get("decision") != "allow":
             denied = RefusedByRedirect(wanted.redirect_uri, wanted.state, "access_denied", "the person said no")
             return self._tell_client(denied)
