@@ -70,6 +70,12 @@ RESET_UNIT = {
     ResetUnit.EPOCH_MILLISECONDS: integrations.RESET_UNIT_EPOCH_MILLISECONDS,
     ResetUnit.DATE: integrations.RESET_UNIT_DATE,
 }
+AUTHENTICATION_OF = {number: value for value, number in AUTHENTICATION.items()}
+GRANT_OF = {number: value for value, number in GRANT.items()}
+ALGORITHM_OF = {number: value for value, number in ALGORITHM.items()}
+FORMAT_OF = {number: value for value, number in FORMAT.items()}
+ROTATION_OF = {number: value for value, number in ROTATION.items()}
+RESET_UNIT_OF = {number: value for value, number in RESET_UNIT.items()}
 LONGEST_TTL = timedelta(days=3660)
 
 
@@ -213,12 +219,11 @@ def _revocation(record: Revocation) -> integrations.Revocation:
 
 
 def _revocation_definition(message: integrations.Revocation) -> Revocation:
-    formats = {number: value for value, number in FORMAT.items()}
     return Revocation(
         url=message.url,
         method=message.method or "POST",
         placement=_placement(message.placement, Placement()),
-        format=formats.get(message.format, TokenRequestFormat.FORM),
+        format=FORMAT_OF.get(message.format, TokenRequestFormat.FORM),
         parameters=dict(message.parameters),
     )
 
@@ -276,9 +281,6 @@ def client(message: integrations.OAuthClient) -> OAuthClient:
 
 def oauth_definition(message: integrations.OAuth) -> OAuth:
     """The OAuth side of a definition."""
-    authentication = {number: value for value, number in AUTHENTICATION.items()}
-    formats = {number: value for value, number in FORMAT.items()}
-    rotations = {number: value for value, number in ROTATION.items()}
     where = "integration.oauth"
     return OAuth(
         authorization_endpoint=message.authorization_endpoint,
@@ -287,22 +289,22 @@ def oauth_definition(message: integrations.OAuth) -> OAuth:
         revocation_endpoint=message.revocation_endpoint,
         issuer=message.issuer,
         iss_required=message.iss_required,
-        client_authentication=authentication.get(message.client_authentication, ClientAuthentication.BASIC),
-        token_request_format=formats.get(message.token_request_format, TokenRequestFormat.FORM),
+        client_authentication=AUTHENTICATION_OF.get(message.client_authentication, ClientAuthentication.BASIC),
+        token_request_format=FORMAT_OF.get(message.token_request_format, TokenRequestFormat.FORM),
         pkce=not message.pkce_disabled,
         scope_separator=message.scope_separator or " ",
         scopes=tuple(message.scopes),
         authorization_parameters=dict(message.authorization_parameters),
         token_parameters=dict(message.token_parameters),
-        refresh_rotation=rotations.get(message.refresh_rotation, RefreshRotation.AT_ONCE),
+        refresh_rotation=ROTATION_OF.get(message.refresh_rotation, RefreshRotation.AT_ONCE),
         refresh_ends_access_token=message.refresh_ends_access_token,
         default_access_token_ttl=_ttl(message, "default_access_token_ttl", where),
         refresh_token_idle_ttl=_ttl(message, "refresh_token_idle_ttl", where),
-        grant={number: value for value, number in GRANT.items()}.get(message.grant, Grant.AUTHORIZATION_CODE),
+        grant=GRANT_OF.get(message.grant, Grant.AUTHORIZATION_CODE),
         device_authorization_endpoint=message.device_authorization_endpoint,
         pushed_authorization_request_endpoint=message.pushed_authorization_request_endpoint,
         resources=tuple(message.resources),
-        signing_algorithm={number: value for value, number in ALGORITHM.items()}.get(message.signing_algorithm),
+        signing_algorithm=ALGORITHM_OF.get(message.signing_algorithm),
         assertion_audience=message.assertion_audience,
         assertion_claims=dict(message.assertion_claims),
         subject_token_type=message.subject_token_type or ACCESS_TOKEN_TYPE,
@@ -341,12 +343,11 @@ def api_definition(message: integrations.Api) -> Api:
 
 def retry_definition(message: integrations.Retry) -> Retry:
     """What a definition says of limits."""
-    units = {number: value for value, number in RESET_UNIT.items()}
     return Retry(
         statuses=tuple(message.statuses) or Retry().statuses,
         remaining_header=message.remaining_header,
         reset_header=message.reset_header,
-        reset_unit=units.get(message.reset_unit, ResetUnit.SECONDS),
+        reset_unit=RESET_UNIT_OF.get(message.reset_unit, ResetUnit.SECONDS),
     )
 
 
