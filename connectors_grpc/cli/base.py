@@ -29,19 +29,10 @@ class ExampleCommand(click.Command):
         super().format_epilog(ctx, formatter)
 
 
-class ExampleGroup(click.Group):
+class ExampleGroup(ExampleCommand, click.Group):
     """A group whose help ends with examples."""
 
     command_class = ExampleCommand
-
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.examples = tuple(examples)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples as they are, each on its own line."""
-        write_verbatim(formatter, "Examples", self.examples)
-        super().format_epilog(ctx, formatter)
 
 
 class Lazy(NamedTuple):

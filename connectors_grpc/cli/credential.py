@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import click
 
@@ -38,6 +40,13 @@ credential.add_command(set_)
 credential.add_command(import_)
 
 
+def of_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What each command on one credential is given: its tenant and id, where to say things, and the session."""
+    function = json_option(pass_session(function))
+    function = click.argument("credential_id", metavar="CREDENTIAL")(function)
+    return click.argument("tenant")(function)
+
+
 @credential.command("list", examples=("connectors credential list acme", "connectors credential list acme --json"))
 @click.argument("tenant")
 @limit_option
@@ -58,10 +67,7 @@ def list_(session: Session, tenant: str, limit: int, out: Output) -> None:
 
 
 @credential.command(examples=("connectors credential show acme notion",))
-@click.argument("tenant")
-@click.argument("credential_id", metavar="CREDENTIAL")
-@json_option
-@pass_session
+@of_one
 def show(session: Session, tenant: str, credential_id: str, out: Output) -> None:
     """Show how a credential is, and what to do next."""
     request = pb.GetCredentialRequest(tenant=tenant, credential=credential_id)
@@ -69,10 +75,7 @@ def show(session: Session, tenant: str, credential_id: str, out: Output) -> None
 
 
 @credential.command(examples=("connectors credential refresh acme notion",))
-@click.argument("tenant")
-@click.argument("credential_id", metavar="CREDENTIAL")
-@json_option
-@pass_session
+@of_one
 def refresh(session: Session, tenant: str, credential_id: str, out: Output) -> None:
     """Refresh the access token now."""
     request = pb.RefreshCredentialRequest(tenant=tenant, credential=credential_id)
@@ -82,11 +85,8 @@ def refresh(session: Session, tenant: str, credential_id: str, out: Output) -> N
 @credential.command(
     examples=("connectors credential revoke acme notion", "connectors credential revoke acme notion --yes")
 )
-@click.argument("tenant")
-@click.argument("credential_id", metavar="CREDENTIAL")
 @yes_option
-@json_option
-@pass_session
+@of_one
 def revoke(session: Session, tenant: str, credential_id: str, yes: bool, out: Output) -> None:
     """Revoke a credential, at the provider too where that can be done. The material is purged."""
     confirm(f"Revoke the credential {credential_id} of {tenant} for good?", yes=yes)
@@ -103,20 +103,14 @@ def revoke(session: Session, tenant: str, credential_id: str, yes: bool, out: Ou
 
 
 @credential.command(examples=("connectors credential enable acme notion",))
-@click.argument("tenant")
-@click.argument("credential_id", metavar="CREDENTIAL")
-@json_option
-@pass_session
+@of_one
 def enable(session: Session, tenant: str, credential_id: str, out: Output) -> None:
     """Switch a credential on."""
     _switch(session, tenant, credential_id, out, enabled=True)
 
 
 @credential.command(examples=("connectors credential disable acme notion",))
-@click.argument("tenant")
-@click.argument("credential_id", metavar="CREDENTIAL")
-@json_option
-@pass_session
+@of_one
 def disable(session: Session, tenant: str, credential_id: str, out: Output) -> None:
     """Switch a credential off. It keeps its state but is never used."""
     _switch(session, tenant, credential_id, out, enabled=False)
@@ -129,10 +123,7 @@ def _switch(session: Session, tenant: str, credential_id: str, out: Output, *, e
 
 
 @credential.command(examples=("connectors credential verify acme notion",))
-@click.argument("tenant")
-@click.argument("credential_id", metavar="CREDENTIAL")
-@json_option
-@pass_session
+@of_one
 @click.pass_context
 def verify(ctx: click.Context, session: Session, tenant: str, credential_id: str, out: Output) -> None:
     """Ask the provider whether it takes the credential; exit code 1 if not."""
@@ -153,13 +144,10 @@ def verify(ctx: click.Context, session: Session, tenant: str, credential_id: str
         "connectors credential token acme notion --min-ttl 120",
     )
 )
-@click.argument("tenant")
-@click.argument("credential_id", metavar="CREDENTIAL")
 @click.option(
     "--min-ttl", type=click.IntRange(1, 600), default=None, metavar="SECONDS", help="It must live at least so long."
 )
-@json_option
-@pass_session
+@of_one
 def token(session: Session, tenant: str, credential_id: str, min_ttl: int | None, out: Output) -> None:
     """Print the access token itself. The key must have the role token-reader."""
     request = pb.FetchAccessTokenRequest(tenant=tenant, credential=credential_id)
