@@ -5,7 +5,9 @@ test's own, to be killed or filled; it starts in 0.2 s, from a copy of a state d
 """
 
 import asyncio
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -48,6 +50,13 @@ class OpenBao:
         token = await asyncio.to_thread(login, self.socket_path, AppRole(self.role_id, self.secret_id))
         assert token is not None
         return token
+
+    async def kill(self) -> None:
+        """As if its machine died; `vault.start` brings it back."""
+        assert self.vault.pid is not None
+        os.kill(self.vault.pid, signal.SIGKILL)
+        await self.vault.wait_exit()
+        await self.vault.stop()
 
     async def call(self, method: str, path: str, body: object = None, token: str = "") -> Reply:
         """One raw API call, `path` without `/v1/`."""

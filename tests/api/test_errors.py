@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import re
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -198,10 +196,7 @@ async def test_a_vault_that_dies_is_vault_unavailable_with_a_time_to_retry(
     """Every call says so, within its deadline."""
     async with running_server(private_openbao, tmp_path_factory.mktemp("dead")) as server:
         tenant = (await server.admin.create_tenant()).id
-        pid = private_openbao.vault.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        await private_openbao.vault.wait_exit()
+        await private_openbao.kill()
         for rpc, request in (
             ("GetTenant", pb.GetTenantRequest(tenant=tenant)),
             ("CreateTenant", pb.CreateTenantRequest(tenant_id=fresh_id())),

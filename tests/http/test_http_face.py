@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -105,15 +103,11 @@ async def test_health_follows_the_vault(private_openbao: OpenBao, tmp_path: Path
         httpx2.AsyncClient(base_url=server.http_url, trust_env=False, timeout=20) as http,
     ):
         assert (await http.get("/health")).status_code == 200
-        pid = private_openbao.vault.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        await private_openbao.vault.wait_exit()
+        await private_openbao.kill()
         reply = await http.get("/health")
         assert (reply.status_code, reply.json()) == (503, {"status": "unavailable"})
         page = await http.get("/connect/" + "x" * 43)
         assert page.status_code == 503
-        await private_openbao.vault.stop()
         await private_openbao.vault.start()
         assert (await http.get("/health")).status_code == 200
 

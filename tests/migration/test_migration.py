@@ -19,6 +19,7 @@ from connectors_grpc.migration.cutting import cut_over
 from connectors_grpc.migration.finishing import finish
 from connectors_grpc.migration.items import Item
 from connectors_grpc.migration.journal import Journal, JournalUnusable, Step
+from connectors_grpc.migration.opening import Source
 from connectors_grpc.migration.planning import plan
 from connectors_grpc.migration.policies import policy
 from connectors_grpc.migration.work import Migration
@@ -351,39 +352,42 @@ async def test_an_old_key_of_two_names_is_destroyed_with_the_last_of_them(
     assert not (await old_place.bao.call("GET", f"transit/keys/{longer}-{tenant}")).get("data")
 
 
+async def killed_while_finishing(placed: Server, old_place: OldPlace, path: Path) -> tuple[Source, Item]:
+    """A sealed key that is cut over, and a journal that says that its old record is about to be deleted."""
+    kinds, tenant = await three(placed.admin), fresh_id("acme")
+    await old_place.write(tenant, kinds.key, api_key=await old_place.seal(tenant, kinds.key, secret()))
+    source, item = await old_place.source("finish"), Item(tenant, kinds.key, tenant)
+    await migrated(source, placed, path, copy)
+    await migrated(source, placed, path, cut_over)
+    with Journal(path, source.name) as journal:
+        journal.note([item], Step.FINISHING)
+    return source, item
+
+
 async def test_a_finish_that_was_killed_is_finished_by_the_next(
     placed: Server, old_place: OldPlace, tmp_path: Path
 ) -> None:
     """The record is gone and its key is not yet: the journal knows."""
-    kinds, tenant, path = await three(placed.admin), fresh_id("acme"), tmp_path / "j"
-    await old_place.write(tenant, kinds.key, api_key=await old_place.seal(tenant, kinds.key, secret()))
-    source = await old_place.source("finish")
-    await migrated(source, placed, path, copy)
-    await migrated(source, placed, path, cut_over)
-    with Journal(path, source.name) as journal:
-        journal.note([Item(tenant, kinds.key, tenant)], Step.FINISHING)
+    path = tmp_path / "j"
+    source, item = await killed_while_finishing(placed, old_place, path)
     inner = "metadata" if old_place.version == 2 else ""
-    await old_place.bao.call("DELETE", old_place.url(tenant, kinds.key, inner))
+    await old_place.bao.call("DELETE", old_place.url(item.tenant, item.integration, inner))
     told = await migrated(source, placed, path, lambda migration: finish(migration, destroy=True))
-    assert results(told) == {f"{tenant}/{kinds.key}": "finished"}
-    assert not (await old_place.bao.call("GET", f"transit/keys/{kinds.key}-{tenant}")).get("data")
+    assert results(told) == {f"{item.tenant}/{item.integration}": "finished"}
+    assert not (await old_place.bao.call("GET", f"transit/keys/{item.integration}-{item.tenant}")).get("data")
 
 
 async def test_what_was_written_anew_since_a_finish_was_killed_keeps_its_key(
     placed: Server, old_place: OldPlace, tmp_path: Path
 ) -> None:
     """A record that can't be read is not one that is gone."""
-    kinds, tenant, path = await three(placed.admin), fresh_id("acme"), tmp_path / "j"
-    await old_place.write(tenant, kinds.key, api_key=await old_place.seal(tenant, kinds.key, secret()))
-    source = await old_place.source("finish")
-    await migrated(source, placed, path, copy)
-    await migrated(source, placed, path, cut_over)
-    with Journal(path, source.name) as journal:
-        journal.note([Item(tenant, kinds.key, tenant)], Step.FINISHING)
-    await old_place.write(tenant, kinds.key, api_key=await old_place.seal(tenant, kinds.key, secret()), odd="field")
+    path = tmp_path / "j"
+    source, item = await killed_while_finishing(placed, old_place, path)
+    sealed = await old_place.seal(item.tenant, item.integration, secret())
+    await old_place.write(item.tenant, item.integration, api_key=sealed, odd="field")
     told = await migrated(source, placed, path, lambda migration: finish(migration, destroy=True))
-    assert results(told) == {f"{tenant}/{kinds.key}": "left alone"}
-    assert (await old_place.bao.call("GET", f"transit/keys/{kinds.key}-{tenant}")).get("data")
+    assert results(told) == {f"{item.tenant}/{item.integration}": "left alone"}
+    assert (await old_place.bao.call("GET", f"transit/keys/{item.integration}-{item.tenant}")).get("data")
 
 
 class TestJournal:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,14 +56,6 @@ class Place:
         """A replica of that name in this process, behind the gate unless `direct`."""
         address = self.openbao.address if direct else self.gate.address
         return running_server(self.openbao, self.keys, clock=clock, vault_addr=address, state_dir=self.tmp / name)
-
-    async def kill_vault(self) -> None:
-        """As if its machine died."""
-        pid = self.openbao.vault.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        await self.openbao.vault.wait_exit()
-        await self.openbao.vault.stop()
 
 
 @asynccontextmanager
@@ -233,7 +223,7 @@ async def test_a_vault_killed_at_any_step_costs_nobody_anything(place: Place) ->
         provider.shut()
         calls = [asyncio.create_task(case.account.refresh(steady, 60)) for case in (*cases, *late)]
         await asyncio.gather(*(there(place.tmp) for there in waits), provider.reached(len(late)))
-        await place.kill_vault()
+        await place.openbao.kill()
         place.gate.refuse()
         for case in cases:
             assert case.rule is not None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,14 +202,6 @@ class Own(Race):
 
     openbao: OpenBao
 
-    async def kill_vault(self) -> None:
-        """As if the machine died."""
-        pid = self.openbao.vault.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        await self.openbao.vault.wait_exit()
-        await self.openbao.vault.stop()
-
 
 @pytest.fixture
 async def own(private_openbao: OpenBao, tmp_path: Path) -> AsyncIterator[Own]:
@@ -230,7 +220,7 @@ async def own(private_openbao: OpenBao, tmp_path: Path) -> AsyncIterator[Own]:
 async def test_a_vault_that_dies_after_the_answer_loses_nothing(own: Own) -> None:
     """Attack 27: rotated at once, so that a lost answer would need a person. It is stored once the Vault is back."""
     async with own.in_flight() as call:
-        await own.kill_vault()
+        await own.openbao.kill()
     await own.gate.reached(2)
     await own.openbao.vault.start()
     assert await call == 200
@@ -258,7 +248,7 @@ async def test_a_vault_that_dies_after_the_code_was_used_loses_nothing(own: Own)
         own.gate.shut()
         back = asyncio.create_task(http.get(url))
         await own.gate.reached(count)
-        await own.kill_vault()
+        await own.openbao.kill()
         own.gate.open.set()
         await own.openbao.vault.start()
         assert (await back).status_code == 200
