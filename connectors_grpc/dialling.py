@@ -13,6 +13,7 @@ import httpcore2
 from anyio.streams.tls import TLSStream
 
 from connectors_grpc.inject.address import allowed_addresses
+from connectors_grpc.network import Network
 from connectors_grpc.resolving import Resolver
 
 MOST_ADDRESSES = 4
@@ -32,7 +33,7 @@ class PinningBackend(httpcore2.AsyncNetworkBackend):
     def __init__(self, resolve: Resolver, *, private: bool) -> None:
         self._resolve = resolve
         self._allow_private = private
-        self._dialler = httpcore2.AnyIOBackend()
+        self._dialler = Network()
 
     async def connect_tcp(
         self,

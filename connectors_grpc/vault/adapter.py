@@ -22,6 +22,7 @@ from hvac import adapters
 
 from connectors_grpc import logs
 from connectors_grpc.errors import VaultUnavailable
+from connectors_grpc.network import Network
 from connectors_grpc.vault.settings import Endpoint, VaultMisconfigured, VaultSettings
 
 log = logs.get("vault")
@@ -192,7 +193,7 @@ class _Node:
 
 
 def _transport(settings: VaultSettings, endpoint: Endpoint) -> httpx2.AsyncHTTPTransport:
-    return httpx2.AsyncHTTPTransport(
+    transport = httpx2.AsyncHTTPTransport(
         verify=_tls(settings) if endpoint.tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         trust_env=False,
         uds=endpoint.socket,
@@ -200,6 +201,9 @@ def _transport(settings: VaultSettings, endpoint: Endpoint) -> httpx2.AsyncHTTPT
             max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=_IDLE
         ),
     )
+    # It takes no backend in public; a test holds this to what it is inside.
+    transport._pool._network_backend = Network()  # noqa: SLF001
+    return transport
 
 
 async def _sent(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> tuple[httpx2.Response, bytes]:
