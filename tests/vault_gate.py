@@ -219,7 +219,8 @@ async def _message(reader: asyncio.StreamReader, *, bodiless: bool = False) -> b
 async def vault_gate(upstream: Path, socket: Path) -> AsyncIterator[VaultGate]:
     """A gate to the OpenBao whose socket is `upstream`, listening on `socket`, whose path must be short."""
     gate = VaultGate(upstream, socket)
-    server = await asyncio.start_unix_server(gate.serve, str(socket), limit=1 << 21)
+    # As many as may come before the loop takes them: a full queue refuses, which no Vault's of that size does.
+    server = await asyncio.start_unix_server(gate.serve, str(socket), limit=1 << 21, backlog=1024)
     try:
         yield gate
     finally:

@@ -40,18 +40,31 @@ LIFETIME = 3600.0
 
 
 class ShiftedClock:
-    """`ports.Clock`: the system's time, moved forward by a test. It never stands still."""
+    """`ports.Clock`: the system's time, moved forward by a test. It stands still only in a block that says so."""
 
     def __init__(self) -> None:
         self.offset = 0.0
+        self._stopped: tuple[datetime, float] | None = None
+
+    def _system(self) -> tuple[datetime, float]:
+        return self._stopped or (datetime.now(UTC), time.monotonic())
 
     def now(self) -> datetime:
         """See ports.Clock."""
-        return datetime.now(UTC) + timedelta(seconds=self.offset)
+        return self._system()[0] + timedelta(seconds=self.offset)
 
     def monotonic(self) -> float:
         """See ports.Clock."""
-        return time.monotonic() + self.offset
+        return self._system()[1] + self.offset
+
+    @contextlib.contextmanager
+    def still(self) -> Iterator[None]:
+        """In the block only `advance` moves it: what must happen within a pause may take the machine as long as it likes."""
+        self._stopped = self._system()
+        try:
+            yield
+        finally:
+            self._stopped = None
 
     def __call__(self) -> float:
         """Seconds since the epoch, for the simulator."""

@@ -19,7 +19,7 @@ from connectors_grpc.quota import Over, Quota, Quotas
 from tests.canary import planted
 from tests.providers import RecordingUpstream, recording_upstream
 from tests.running import Client, Refused, Server, fresh_id, refused
-from tests.worlds import World
+from tests.worlds import Timed, World
 
 pytestmark = pytest.mark.usefixtures("heard")
 
@@ -48,9 +48,9 @@ class Place:
         return found
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def place(server: Server) -> AsyncIterator[Place]:
-    """One of this test's own."""
+@contextlib.asynccontextmanager
+async def placed(server: Server) -> AsyncIterator[Place]:
+    """One of its own."""
     name, tenant = fresh_id("api"), (await server.admin.create_tenant()).id
     async with recording_upstream() as upstream:
         placement = {"headers": {"Authorization": "Bearer {api_key}"}}
@@ -58,6 +58,13 @@ async def place(server: Server) -> AsyncIterator[Place]:
         await server.admin.create_integration(name, api=api, allow_private_addresses=True)
         await server.admin.store(tenant, name, api_key={"api_key": planted()})
         yield Place(server, upstream, tenant, name, await server.app(tenant))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def place(server: Server) -> AsyncIterator[Place]:
+    """One of this test's own."""
+    async with placed(server) as made:
+        yield made
 
 
 async def create(server: Server, wanted: pb.Tenant) -> pb.Tenant:
@@ -181,16 +188,24 @@ async def test_a_stream_under_way_ends_when_its_integration_is_taken_away(place:
         more.set()
 
 
-async def test_calls_a_second_are_bounded_for_the_tenant_as_a_whole(place: Place) -> None:
+async def test_calls_a_second_are_bounded_for_the_tenant_as_a_whole(timed: Timed) -> None:
     """All its credentials together; the refusal says which bound, and when to come again. Another tenant is not touched."""
-    other = f"{place.name}-2"
-    await place.server.admin.store(place.tenant, place.name, credential=other, api_key={"api_key": planted()})
-    await place.bound(quota=pb.Quota(calls_per_second=2))
-    outcomes = await asyncio.gather(
-        *(place.app.proxied(place.tenant, name, "/v1/x") for name in (place.name, other) * 4), return_exceptions=True
-    )
+    async with placed(timed.server) as place:
+        other = f"{place.name}-2"
+        await place.server.admin.store(place.tenant, place.name, credential=other, api_key={"api_key": planted()})
+        await place.bound(quota=pb.Quota(calls_per_second=2))
+        with timed.clock.still():
+            outcomes = await asyncio.gather(
+                *(place.app.proxied(place.tenant, name, "/v1/x") for name in (place.name, other) * 4),
+                return_exceptions=True,
+            )
+        await check_limited(place, outcomes)
+
+
+async def check_limited(place: Place, outcomes: list[Any]) -> None:
+    """Two of eight calls got through; once there is no bound any more, all do."""
     refusals = [one for one in outcomes if isinstance(one, Refused)]
-    assert len(refusals) >= 4
+    assert len(refusals) == 6
     assert {(one.reason, one.metadata["limit"]) for one in refusals} == {("LIMIT_EXCEEDED", "calls a second")}
     assert all(one.retry_after is not None and 0 < one.retry_after <= 0.5 for one in refusals)
     assert len(place.upstream.requests) == len(outcomes) - len(refusals)

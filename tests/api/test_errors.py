@@ -191,9 +191,10 @@ async def test_a_vault_that_is_down_is_said_before_anything_else_can_be() -> Non
 
 
 async def test_a_vault_that_dies_is_vault_unavailable_with_a_time_to_retry(
-    private_openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory
+    private_openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every call says so, within its deadline."""
+    """Every call says so, once it has been waited for."""
+    monkeypatch.setattr("connectors_grpc.boundary.LONGEST_WAIT", 1.0)
     async with running_server(private_openbao, tmp_path_factory.mktemp("dead")) as server:
         tenant = (await server.admin.create_tenant()).id
         await private_openbao.kill()
@@ -203,7 +204,7 @@ async def test_a_vault_that_dies_is_vault_unavailable_with_a_time_to_retry(
             ("ListTenants", pb.ListTenantsRequest()),
         ):
             with pytest.raises(Refused) as caught:
-                await server.admin.call(rpc, request, timeout=2)
+                await server.admin.call(rpc, request)
             assert caught.value.reason == "VAULT_UNAVAILABLE"
             assert (caught.value.retry_after or 0) > 0
 

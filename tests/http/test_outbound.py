@@ -195,7 +195,7 @@ async def test_the_next_address_is_tried_when_one_does_not_answer(upstream: Reco
 async def test_a_hang_ends_with_the_deadline(outbound: HttpOutbound, upstream: RecordingUpstream) -> None:
     """The whole exchange is bounded, and the error says that the request may have arrived."""
     upstream.handler = _hang
-    error = await refused(outbound, get(f"{upstream.url}/{CANARY}", timeout=0.2))
+    error = await refused(outbound, get(f"{upstream.url}/{CANARY}", timeout=1.0))
     assert error.reason is Reason.PROVIDER_UNAVAILABLE
     assert error.metadata == {"host": f"127.0.0.1:{upstream.port}", "problem": "timeout", "sent": "maybe"}
 
@@ -495,7 +495,7 @@ class HangingNames:
         self.asked.append(host)
         if host.startswith("hung") or host in self.hangs:
             self.hung.set()
-            self.over.wait(10)
+            self.over.wait(60)
             raise socket.gaierror("no answer")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
@@ -510,12 +510,12 @@ def hanging() -> Iterator[HangingNames]:
 
 async def test_a_name_that_hangs_holds_up_nothing_but_itself(hanging: HangingNames) -> None:
     """However many ask for it, it takes one thread; other names and the process's threads are free meanwhile."""
-    resolver = SystemResolver(deadline=5.0, most=2, look_up=hanging)
+    resolver = SystemResolver(deadline=60.0, most=2, look_up=hanging)
     asking = [asyncio.ensure_future(resolver("hung.example", 443)) for _ in range(50)]
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert await resolver("fine.example", 443) == ["127.0.0.1"]
-            assert await asyncio.to_thread(hanging.hung.wait, 5)
+            assert await asyncio.to_thread(hanging.hung.wait, 20)
         assert hanging.asked.count("hung.example") == 1
         assert not any(one.done() for one in asking)
     finally:
@@ -527,11 +527,11 @@ async def test_a_name_that_hangs_holds_up_nothing_but_itself(hanging: HangingNam
 
 async def test_names_of_a_tenants_choice_hold_up_none_that_is_known(hanging: HangingNames) -> None:
     """As many as it likes, whose servers never answer: what answered before is answered still."""
-    resolver = SystemResolver(deadline=5.0, most=2, look_up=hanging)
+    resolver = SystemResolver(deadline=60.0, most=2, look_up=hanging)
     assert await resolver("fine.example", 443) == ["127.0.0.1"]
     asking = [asyncio.ensure_future(resolver(f"hung{number}.example", 443)) for number in range(20)]
     try:
-        assert await asyncio.to_thread(hanging.hung.wait, 5)
+        assert await asyncio.to_thread(hanging.hung.wait, 20)
         assert await resolver("fine.example", 443) == ["127.0.0.1"]
         assert not any(one.done() for one in asking)
     finally:
@@ -542,7 +542,7 @@ async def test_names_of_a_tenants_choice_hold_up_none_that_is_known(hanging: Han
 
 async def insisted(resolver: SystemResolver, host: str) -> Sequence[str]:
     """What a name comes to, once there is time for it."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(TimeoutError):
                 return await resolver(host, 443)
@@ -557,7 +557,7 @@ async def test_a_name_that_answers_once_and_then_hangs_counts_as_unknown_for_a_w
     for _ in range(2):
         with pytest.raises(TimeoutError):
             await resolver("turns.example", 443)
-        assert await asyncio.to_thread(hanging.hung.wait, 5)
+        assert await asyncio.to_thread(hanging.hung.wait, 20)
     hanging.over.set()
     assert await insisted(resolver, "fine.example") == ["127.0.0.1"]
     hanging.over.clear()
@@ -574,9 +574,10 @@ async def test_a_lookup_has_a_deadline_of_its_own(hanging: HangingNames) -> None
     for host in ("hung.example", "hung.example", "waits.example"):
         with pytest.raises(TimeoutError):
             await resolver(host, 443)
+    assert await asyncio.to_thread(hanging.hung.wait, 20)
     assert hanging.asked == ["hung.example"]
     hanging.over.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(TimeoutError):
                 assert await resolver("waits.example", 443) == ["127.0.0.1"]

@@ -1,6 +1,6 @@
 """A stranger's authorization server, the certified `oidc-provider`, from the first click to the last refresh.
 
-Its tokens live for three seconds, its secret must be form-urlencoded, it rotates refresh tokens and ends the family on reuse.
+Its tokens live for a minute, its secret must be form-urlencoded, it rotates refresh tokens and ends the family on reuse.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Stranger:
 async def provider(timed: Timed) -> AsyncIterator[OidcProvider]:
     """One provider for the module, and the integration that names it."""
     callback = f"{timed.server.http_url}/oauth/callback/{INTEGRATION}"
-    async with running_oidc_provider([callback]) as found:
+    async with running_oidc_provider([callback], access_ttl=60) as found:
         await found.advance(timed.clock.offset)
         await timed.server.admin.create_integration(
             INTEGRATION,
@@ -117,11 +117,11 @@ async def test_a_person_connects_and_the_app_calls(stranger: Stranger, canary: C
     assert canary.find(token, stranger.provider.client_secret, stranger.app.key) == []
 
 
-async def test_three_second_tokens_are_refreshed_on_the_way_for_ever(stranger: Stranger) -> None:
+async def test_one_minute_tokens_are_refreshed_on_the_way_for_ever(stranger: Stranger) -> None:
     """Fifteen lives of a token: each call gets through, though no token outlives two of them."""
     await stranger.connect()
     for _ in range(15):
-        await stranger.pass_time(4)
+        await stranger.pass_time(61)
         assert (await stranger.me()).http_status == 200
     credential = await stranger.credential()
     assert credential.state == State.STATE_ACTIVE
@@ -129,29 +129,29 @@ async def test_three_second_tokens_are_refreshed_on_the_way_for_ever(stranger: S
 
 
 async def test_what_a_token_reader_gets_is_usable_until_it_says(stranger: Stranger) -> None:
-    """The token opens the resource now, and its end is within its three seconds."""
+    """The token opens the resource now, and its end is within its minute."""
     await stranger.connect()
-    await stranger.pass_time(10)
+    await stranger.pass_time(90)
     got = await stranger.fetch()
     left = got.expire_time.ToDatetime(UTC) - stranger.clock.now()
-    assert timedelta(0) < left <= timedelta(seconds=3)
+    assert timedelta(0) < left <= timedelta(seconds=60)
     headers = {"Authorization": f"{got.token_type} {got.access_token}"}
     async with httpx2.AsyncClient(trust_env=False) as http:
         assert (await http.get(stranger.provider.api_url, headers=headers)).status_code == 200
-        await stranger.provider.advance(4)
-        stranger.clock.advance(4)
+        await stranger.provider.advance(61)
+        stranger.clock.advance(61)
         assert (await http.get(stranger.provider.api_url, headers=headers)).status_code == 401
 
 
 async def test_fifty_calls_at_expiry_do_not_trip_reuse_detection(stranger: Stranger) -> None:
     """Attack 26: a second use of one refresh token would end the family; all fifty get through, and so does the next."""
     await stranger.connect()
-    await stranger.pass_time(10)
+    await stranger.pass_time(90)
     before = (await stranger.credential()).generation
     answers = await asyncio.gather(*(stranger.me() for _ in range(50)))
     assert {answer.http_status for answer in answers} == {200}
-    assert (await stranger.credential()).generation - before <= 3, "tokens live for three seconds of real time too"
-    await stranger.pass_time(10)
+    assert (await stranger.credential()).generation == before + 1
+    await stranger.pass_time(90)
     assert (await stranger.me()).http_status == 200
 
 
@@ -159,14 +159,14 @@ async def test_callers_that_leave_do_not_lose_the_rotated_token(stranger: Strang
     """Attack 27: calls cut off at any moment of the refresh; the family survives all of them."""
     await stranger.connect()
     for step in range(12):
-        await stranger.pass_time(10)
+        await stranger.pass_time(90)
         call = asyncio.create_task(stranger.me())
         # VAULT_UNAVAILABLE: our moving the clock took a lease's time away from the flight that held it.
         with contextlib.suppress(asyncio.CancelledError, TimeoutError, Refused):
             async with asyncio.timeout(0.002 * step):
                 await call
     await until(lambda: works(stranger))
-    await stranger.pass_time(10)
+    await stranger.pass_time(90)
     assert (await stranger.me()).http_status == 200
     assert (await stranger.credential()).state == State.STATE_ACTIVE
 
@@ -185,7 +185,7 @@ async def test_revoked_at_the_provider_needs_a_person_who_restores_it(stranger: 
     """NEEDS_REAUTH says what to call; the reconnect makes the next generation, and calls go on."""
     await stranger.connect()
     await revoke_at_the_provider(stranger)
-    await stranger.pass_time(10)
+    await stranger.pass_time(90)
     with refused(
         "NEEDS_REAUTH",
         tenant=stranger.tenant,
@@ -225,7 +225,7 @@ async def test_two_tenants_of_one_provider_never_meet(stranger: Stranger, timed:
     other = Stranger(stranger.server, stranger.clock, stranger.provider, tenant, await timed.server.app(tenant))
     await stranger.connect("alice")
     await other.connect("bob")
-    await stranger.pass_time(10)
+    await stranger.pass_time(90)
     mine, theirs = await asyncio.gather(
         asyncio.gather(*(stranger.me() for _ in range(50))), asyncio.gather(*(other.me() for _ in range(50)))
     )

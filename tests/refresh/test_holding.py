@@ -313,9 +313,9 @@ async def test_a_hold_ends_by_itself_where_its_end_is_not_heard(
     """Whoever waits goes on after its life."""
     monkeypatch.setattr(module, "LIFE", 0.2)
     one, other = two
-    with sidecar(one):
+    with sidecar(one), sidecar(other) as heard:
         refresh = one.refresh()
-        await until(lambda: other.holding.stands(USE))
+        await until(lambda: bool(heard.told))  # whether it stands still when we look is another matter
         await other.holding.over(USE)
         assert not other.holding.stands(USE)
         refresh.cancel()

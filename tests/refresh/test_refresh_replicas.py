@@ -105,7 +105,7 @@ async def test_a_slow_holder_is_waited_for(fleet: Fleet) -> None:
         calls = [asyncio.create_task(read(server)) for server in fleet.servers for _ in range(3)]
         await gate.reached(1)
         looks = f"GET connectors/data/refresh/{account.tenant}"
-        await until(lambda: _counted(fleet, looks, 30), 30)
+        await until(lambda: _counted(fleet, looks, 12))
         assert len(account.asked()) == 1
         gate.open.set()
         assert len(set(await asyncio.gather(*calls))) == 1
@@ -242,27 +242,28 @@ async def test_a_provider_that_is_down_is_asked_seldom_and_found_when_it_is_back
         calls = (account.whoami(server) for account in accounts for _ in range(3))
         return await asyncio.gather(*calls, return_exceptions=True)
 
-    for account in accounts:
-        with refused("PROVIDER_UNAVAILABLE"):
-            await account.whoami(server)
-    assert len(first.asked()) == FAILURES
-    for _ in range(3):
-        answers = await everyone()
-        assert {answer.reason for answer in answers if isinstance(answer, Refused)} == {"PROVIDER_UNAVAILABLE"}
-    assert len(first.asked()) == FAILURES, (
-        "nobody asks while the circuit is open, and asking in vain does not prolong it"
-    )
-    fleet.clock.advance(OPEN_FOR)
-    await everyone()
-    assert len(first.asked()) == FAILURES + 1, "half open: one probe"
-    fleet.clock.advance(OPEN_FOR)
-    await everyone()
-    assert len(first.asked()) == FAILURES + 1, "the pause has doubled"
-    fleet.sim.clients[first.client.client_id] = first.client
-    fleet.clock.advance(OPEN_FOR)
-    await everyone()
-    assert await everyone() == [200] * 36
-    assert len(first.asked()) == FAILURES + 1 + len(accounts)
+    with fleet.clock.still():
+        for account in accounts:
+            with refused("PROVIDER_UNAVAILABLE"):
+                await account.whoami(server)
+        assert len(first.asked()) == FAILURES
+        for _ in range(3):
+            answers = await everyone()
+            assert {answer.reason for answer in answers if isinstance(answer, Refused)} == {"PROVIDER_UNAVAILABLE"}
+        assert len(first.asked()) == FAILURES, (
+            "nobody asks while the circuit is open, and asking in vain does not prolong it"
+        )
+        fleet.clock.advance(OPEN_FOR)
+        await everyone()
+        assert len(first.asked()) == FAILURES + 1, "half open: one probe"
+        fleet.clock.advance(OPEN_FOR)
+        await everyone()
+        assert len(first.asked()) == FAILURES + 1, "the pause has doubled"
+        fleet.sim.clients[first.client.client_id] = first.client
+        fleet.clock.advance(OPEN_FOR)
+        await everyone()
+        assert await everyone() == [200] * 36
+        assert len(first.asked()) == FAILURES + 1 + len(accounts)
 
 
 IDLE = 90 * 86400.0

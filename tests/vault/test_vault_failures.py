@@ -181,7 +181,7 @@ async def test_a_reply_that_never_comes_ends_at_the_deadline(hold: str, tmp_path
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
         await asyncio.Event().wait()
 
-    async with vault_peer(usual(lambda _: silence)) as peer, client_of(peer, tmp_path, timeout=0.2) as client:
+    async with vault_peer(usual(lambda _: silence)) as peer, client_of(peer, tmp_path, timeout=1.0) as client:
         with pytest.raises(VaultUnavailable):
             await VaultDocuments(client).read("a/b")
         assert asked.is_set()
@@ -412,7 +412,7 @@ async def test_killed_in_the_middle_of_a_call_and_back_again(private_openbao: Op
 async def test_a_vault_that_hangs_ends_at_the_deadline(private_openbao: OpenBao) -> None:
     """A stopped process accepts connections and never answers."""
     vault = private_openbao.vault
-    settings = VaultSettings(socket_path=vault.socket_path, secret_id_file=vault.secret_id_file, timeout=0.3)
+    settings = VaultSettings(socket_path=vault.socket_path, secret_id_file=vault.secret_id_file, timeout=2.0)
     async with connect(settings) as client:
         documents = VaultDocuments(client)
         assert vault.pid is not None

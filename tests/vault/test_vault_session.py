@@ -357,7 +357,7 @@ async def test_leaving_does_not_wait_for_a_vault_that_hangs(tmp_path: Path) -> N
 
     before = asyncio.all_tasks()
     async with vault_peer(lambda asked: granted() if asked.target == LOGIN else silence) as peer:
-        async with connect(settings_of(peer, tmp_path, timeout=0.2)):
+        async with connect(settings_of(peer, tmp_path, timeout=1.0)):
             ours = {task.get_name() for task in asyncio.all_tasks() - before}
         assert "vault-token" in ours
         left = {task.get_name() for task in asyncio.all_tasks() - before}
