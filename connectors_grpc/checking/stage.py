@@ -30,7 +30,7 @@ from connectors_grpc.domain.records import ApiKey, Credential, Role, Scope, Tena
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.memory import MemoryCiphers, MemoryDocuments
 from connectors_grpc.metering import Metering
-from connectors_grpc.ports import HttpReply, Outbound
+from connectors_grpc.ports import Clock, HttpReply, Outbound
 from connectors_grpc.proxying import Call, Proxying
 from connectors_grpc.sealed_clients import PLATFORM_KEY
 from connectors_grpc.spill import SpillDirectory
@@ -61,8 +61,9 @@ class Stage:
         outbound: Outbound,
         *,
         own: bool = False,
+        clock: Clock | None = None,
     ) -> None:
-        clock, audit, changes = SystemClock(), Silent(), ChangeFeed()
+        clock, audit, changes = clock or SystemClock(), Silent(), ChangeFeed()
         records, secrets = MemoryDocuments(), MemoryDocuments()
         platform, cipher, calls, spill = MemoryCiphers(), MemoryCiphers(), InFlight(), SpillDirectory(None)
         self.definition = definition

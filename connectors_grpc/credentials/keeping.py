@@ -16,7 +16,7 @@ from connectors_grpc import codec
 from connectors_grpc.domain.ids import CredentialId, IntegrationId
 from connectors_grpc.domain.records import Credential, Material, Tenant
 from connectors_grpc.errors import KeyMissing, Undecipherable
-from connectors_grpc.paging import count
+from connectors_grpc.paging import count, pages
 from connectors_grpc.ports import Ciphers, Clock, DataKey, DocumentPage, Documents, Json
 from connectors_grpc.secret import Secret
 
@@ -132,6 +132,10 @@ class Keeper:
     async def names(self, tenant: Tenant) -> Sequence[CredentialId]:
         """Some of the names under the tenant, whoever's: for purging until none is left."""
         return [CredentialId(name) for name in (await self._documents.list(tenant.id)).names]
+
+    async def all_names(self, tenant: Tenant) -> Sequence[CredentialId]:
+        """All names under the tenant, whoever's."""
+        return [CredentialId(name) async for names in pages(self._documents, tenant.id) for name in names]
 
     async def count(self, tenant: Tenant) -> int:
         """How many names there are under the tenant, whoever's."""

@@ -6,6 +6,7 @@ What is kept for another try stays sealed under the tenant's key, so that deleti
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -31,6 +32,8 @@ LONGEST_PAUSE = timedelta(hours=12)
 GIVE_UP_AFTER = timedelta(days=7)
 PAGE = 500
 MOST_LAST = 100
+MOST_FAILED = 10
+"""Of one tenant in a round."""
 
 log = logs.get("revoke")
 
@@ -135,20 +138,29 @@ class Revoking:
         await self._documents.write(path, codec.dump(pending), cas=None)
 
     async def retry(self) -> int:
-        """Try again what is due; says how many grants were ended. Raises: VaultUnavailable."""
-        ended = 0
+        """Try again what is due; says how many grants were ended.
+
+        A tenant whose grants fail to end, one after the other, leaves its turn to the next tenant after MOST_FAILED of them.
+        Raises: VaultUnavailable.
+        """
+        ended, failed = 0, Counter[str]()
         async for names in pages(self._documents, "revocations", limit=PAGE):
             for name in names:
-                ended += await self._retry(f"revocations/{name}")
+                tenant = name.partition(".")[0]
+                if failed[tenant] < MOST_FAILED:
+                    result = await self._retry(f"revocations/{name}")
+                    ended += result is ProviderResult.REVOKED
+                    failed[tenant] += result is ProviderResult.FAILED
         return ended
 
-    async def _retry(self, path: str) -> int:
+    async def _retry(self, path: str) -> ProviderResult | None:
+        """What came of it; None if it was not due."""
         document = await self._documents.read(path)
         if document is None:
-            return 0
+            return None
         pending, now = codec.load(Pending, document.data), self._clock.now()
         if now < pending.next_time:
-            return 0
+            return None
         tenant = await self._tenants.of_uid(pending.tenant, pending.tenant_uid)
         result = ProviderResult.NOT_SUPPORTED
         if tenant is not None:
@@ -156,16 +168,14 @@ class Revoking:
         if result is ProviderResult.FAILED and now < pending.until:
             pause = min(FIRST_PAUSE * 2**pending.attempts, LONGEST_PAUSE)
             later = replace(pending, attempts=pending.attempts + 1, next_time=now + pause)
-            try:
+            with contextlib.suppress(Conflict):  # another replica tries it too
                 await self._documents.write(path, codec.dump(later), cas=document.version)
-            except Conflict:
-                return 0  # another replica tries it too
-            return 0
+            return result
         await self._documents.purge(path)
         if tenant is not None:
             await self._told(tenant, pending.record.id, result)
         log.info("revocation", tenant=pending.tenant, credential=pending.record.id, result=result.value)
-        return int(result is ProviderResult.REVOKED)
+        return result
 
     async def last_tries(self, tenant: Tenant) -> tuple[CredentialId, ...]:
         """What was to be tried later is tried now, for the tenant's key goes. Says of which credentials it failed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -17,7 +18,7 @@ from connectors_grpc.credentials.refreshing import Refreshing
 from connectors_grpc.domain.definition import OAuth
 from connectors_grpc.domain.ids import TenantId
 from connectors_grpc.domain.records import Credential, CredentialState, Tenant, TenantState
-from connectors_grpc.errors import Conflict, ConnectorsError, VaultUnavailable
+from connectors_grpc.errors import Conflict, ConnectorsError, Reason, VaultUnavailable
 from connectors_grpc.integrations import Integrations
 from connectors_grpc.ports import Clock, Documents
 from connectors_grpc.tenants import Tenants
@@ -28,6 +29,8 @@ HELD_FOR = timedelta(minutes=5)
 """A sweeper says again that it lives at least so often; by the wall clock, for nothing depends on it but cost."""
 PAUSE = 0.2
 """Seconds between two refreshes: at most five a second and replica, so that a sweep never looks like an attack."""
+MOST_FAILED = 10
+"""Of one tenant in a round, at providers that do not answer: then it is the next tenant's turn."""
 PAGE = 100
 
 log = logs.get("sweep")
@@ -137,49 +140,47 @@ class Sweeping:
         return refreshed
 
     async def _tenant(self, tenant_id: TenantId) -> int:
-        """A record that can't be read is left behind, and nothing else with it."""
-        tenant, refreshed, after, more = None, 0, "", True
+        """A record that can't be read is left behind, and nothing else with it.
+
+        In another order each time: of a tenant whose providers take long to fail, only so many are tried in a round.
+        """
+        refreshed = failed = 0
         try:
             tenant = await self._tenants.any(tenant_id)
-            if tenant is None or tenant.state is not TenantState.ACTIVE:
-                return 0
-            while more:
-                page = await self._keeper.list(tenant, after=after, limit=PAGE)
-                for credential in page.credentials:
-                    refreshed += await self._credential(tenant, credential)
-                after, more = page.next, bool(page.next)
         except codec.RecordMalformed as error:
             log.warning("record_malformed", tenant=tenant_id, error=str(error))
-            if tenant is not None:
-                refreshed += await self._one_by_one(tenant, after)
-        return refreshed
-
-    async def _one_by_one(self, tenant: Tenant, after: str) -> int:
-        """The rest of a tenant's credentials, as far as they can be read."""
-        refreshed = 0
-        for name in await self._keeper.names(tenant):
+            return 0
+        if tenant is None or tenant.state is not TenantState.ACTIVE:
+            return 0
+        names = await self._keeper.all_names(tenant)
+        for name in random.sample(names, len(names)):
             try:
-                held = await self._keeper.read(tenant, name) if name > after else None
-                refreshed += await self._credential(tenant, held.credential) if held else 0
+                held = await self._keeper.read(tenant, name)
+                kept = None if held is None else await self._credential(tenant, held.credential)
             except codec.RecordMalformed:
                 log.warning("record_malformed", tenant=tenant.id, credential=name)
+                continue
+            refreshed += kept is True
+            failed += kept is False
+            if failed >= MOST_FAILED:
+                break
         return refreshed
 
-    async def _credential(self, tenant: Tenant, credential: Credential) -> int:
+    async def _credential(self, tenant: Tenant, credential: Credential) -> bool | None:
+        """Whether it was kept alive; None if that was not due, or it is not the provider that is in the way."""
         if not credential.refreshable or not tenant.may_use(credential.integration):
-            return 0
+            return None
         try:
             oauth = (await self._integrations.get(credential.integration)).oauth
             if oauth is None or not idle_due(credential, self._clock.now(), idle_life(credential, oauth)):
-                return 0
+                return None
             await self._refreshing.refresh(tenant, credential.id)
         except VaultUnavailable:
             raise
         except ConnectorsError as error:
             # Refused, or the provider is down: it is recorded where it happened, and tried again next time.
             log.warning("not_kept_alive", tenant=tenant.id, credential=credential.id, reason=error.reason.value)
-        else:
-            log.info("kept_alive", tenant=tenant.id, credential=credential.id)
-            await asyncio.sleep(PAUSE)
-            return 1
-        return 0
+            return False if error.reason is Reason.PROVIDER_UNAVAILABLE else None
+        log.info("kept_alive", tenant=tenant.id, credential=credential.id)
+        await asyncio.sleep(PAUSE)
+        return True

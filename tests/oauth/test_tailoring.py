@@ -30,6 +30,7 @@ from connectors_grpc.domain.ids import IntegrationId
 from connectors_grpc.domain.records import CredentialKind
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.inject.target import authority
+from connectors_grpc.ports import Clock
 from connectors_grpc.rules.definition import validate_definition
 from connectors_grpc.secret import Secret
 from connectors_grpc.tailoring import consenting, read_values, tailored
@@ -63,13 +64,15 @@ SITES = integration("auth.example", SITE, base_url="https://api.example/ex/{clou
 
 
 @asynccontextmanager
-async def staged(definition: Integration, *, own: bool = False) -> AsyncIterator[tuple[Stage, RecordingUpstream]]:
+async def staged(
+    definition: Integration, *, own: bool = False, clock: Clock | None = None
+) -> AsyncIterator[tuple[Stage, RecordingUpstream]]:
     """The definition on a stage, and where all that it sends comes in."""
     assert not validate_definition(definition)
     async with recording_upstream(raw(404)) as upstream:
         outbound = Redirected(upstream.url)
         try:
-            async with Stage(definition, OAuthClient("id", Secret("s3cret")), outbound, own=own) as stage:
+            async with Stage(definition, OAuthClient("id", Secret("s3cret")), outbound, clock=clock, own=own) as stage:
                 yield stage, upstream
         finally:
             await outbound.aclose()

@@ -12,10 +12,12 @@ from connectors_grpc.checking.stage import Stage
 from connectors_grpc.credentials import purging, revoking
 from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.credentials.purging import Purging, Receipt
+from connectors_grpc.credentials.revoking import FIRST_PAUSE
 from connectors_grpc.domain.definition import Api, Integration, OAuth
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantUid
 from connectors_grpc.domain.records import CredentialKind
 from connectors_grpc.secret import Secret
+from tests.clock import ManualClock
 from tests.oauth.test_tailoring import staged
 from tests.upstream import RecordingUpstream, UpstreamRequest
 
@@ -104,6 +106,25 @@ async def test_of_what_was_to_be_tried_later_so_much_is_tried(monkeypatch: pytes
         assert sorted(asked.values()) == [1, 2]
         assert asked[left] == 1
         assert (await stage.records.list("revocations")).names == ()
+
+
+async def test_a_tenants_failures_leave_the_next_tenant_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one tenant only so many are tried in a round; what failed comes later, so that the others' turn comes too."""
+    monkeypatch.setattr(revoking, "MOST_FAILED", 2)
+    clock = ManualClock()
+    async with staged(NOTES, clock=clock) as (stage, upstream):
+        times = dict.fromkeys(("a", "b", "c"), 2)
+        await store(stage, *times)
+        asked = failing(upstream, times)
+        for name in times:
+            await stage.managing.revoke(stage.caller, stage.tenant.id, CredentialId(name), None)
+        clock.advance(FIRST_PAUSE)
+        assert await stage.revoking.retry() == 0
+        assert sorted(asked.values()) == [1, 2, 2]
+        assert await stage.revoking.retry() == 0
+        assert sorted(asked.values()) == [2, 2, 2]
+        clock.advance(FIRST_PAUSE * 3)
+        assert await stage.revoking.retry() == 3
 
 
 async def test_what_was_to_be_tried_later_is_tried_before_the_key_goes() -> None:

@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors_grpc.credentials.sweeping import SHARDS, idle_due, shard_of, spread
-from connectors_grpc.domain.ids import TenantId
-from connectors_grpc.domain.records import CredentialState
+from connectors_grpc.credentials import sweeping
+from connectors_grpc.credentials.placing import NewMaterial
+from connectors_grpc.credentials.sweeping import SHARDS, Sweeping, idle_due, shard_of, spread
+from connectors_grpc.domain.definition import Api, Integration, OAuth
+from connectors_grpc.domain.ids import CredentialId, IntegrationId, TenantId
+from connectors_grpc.domain.records import CredentialKind, CredentialState
+from connectors_grpc.secret import Secret
+from tests.clock import ManualClock
+from tests.oauth.test_tailoring import staged
 from tests.refresh.records import NOTION, NOW
+from tests.upstream import UpstreamRequest
 
 IDLE = timedelta(days=90)
 CREDENTIAL = replace(NOTION, issue_time=NOW, expire_time=NOW + timedelta(hours=1))
@@ -53,3 +60,35 @@ def test_every_tenant_is_in_one_shard_of_all(tenant: str) -> None:
     """And always in the same."""
     assert 0 <= shard_of(tenant) < SHARDS
     assert shard_of(tenant) == shard_of(tenant)
+
+
+async def test_a_tenant_whose_providers_fail_leaves_the_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many of its credentials are tried in a round, others the next time; another tenant's is kept alive."""
+    monkeypatch.setattr(sweeping, "MOST_FAILED", 2)
+    monkeypatch.setattr(sweeping, "PAUSE", 0.0)
+    clock = ManualClock()
+    oauth = OAuth("https://a.example/a", "https://a.example/token", refresh_token_idle_ttl=IDLE)
+    definition = Integration(IntegrationId("notes"), oauth=oauth, api=Api("https://a.example"))
+    async with staged(definition, clock=clock) as (stage, upstream):
+        other = await stage.tenants.create(
+            stage.caller, TenantId("z"), display_name="", labels={}, request_id="", validate_only=False
+        )
+        for tenant, name in [*((stage.tenant, f"slow{each}") for each in range(4)), (other, "well")]:
+            new = NewMaterial(CredentialKind.OAUTH, {"access_token": Secret("at")}, Secret(f"rt-{name}-"))
+            await stage.managing.store(tenant, definition, CredentialId(name), new, caller="check")
+        asked: Counter[str] = Counter()
+
+        def reply(request: UpstreamRequest) -> bytes:
+            name = request.body.partition(b"rt-")[2].partition(b"-")[0].decode()
+            asked[name] += 1
+            body = b"{}" if name != "well" else b'{"access_token": "newer", "token_type": "bearer"}'
+            status = b"503 X" if name != "well" else b"200 OK"
+            return b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+
+        upstream.reply = reply
+        clock.advance(IDLE * 0.86)
+        sweeper = Sweeping(
+            stage.records, stage.tenants, stage.integrations, stage.keeper, stage.refreshing, clock, "me"
+        )
+        assert await sweeper.round() == 1
+        assert (asked["well"], asked.total()) == (1, 3)
