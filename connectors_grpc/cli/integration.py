@@ -12,9 +12,9 @@ from connectors_grpc.cli.base import ExampleGroup, confirm, json_option, limit_o
 from connectors_grpc.cli.checking import check
 from connectors_grpc.cli.connection import PAGE, Session, collect
 from connectors_grpc.cli.definition import changed_paths, definition, definition_options
-from connectors_grpc.cli.inputs import show_inputs
+from connectors_grpc.cli.integration_view import client_of, show_one, source_of, takes_of
 from connectors_grpc.cli.operation import await_operation, show_operation, wait_option
-from connectors_grpc.cli.output import Output, when, word
+from connectors_grpc.cli.output import Output
 from connectors_grpc.cli.secrets import read_secret
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as pb
 
@@ -72,7 +72,8 @@ def list_(session: Session, limit: int, out: Output) -> None:
         return
     columns = ("INTEGRATION", "NAME", "SOURCE", "TAKES", "CLIENT", "BASE URL")
     rows = [
-        (item.id, item.display_name, _source(item), _takes(item), _client(item), item.api.base_url) for item in found
+        (item.id, item.display_name, source_of(item), takes_of(item), client_of(item), item.api.base_url)
+        for item in found
     ]
     out.table(columns, rows, "No integrations: connectors integration create INTEGRATION --file definition.yaml")
 
@@ -231,60 +232,3 @@ def _put_client(definition: pb.Integration, given: dict[str, Any]) -> None:
         client.client_secret = secret.reveal()
     for source in given["further_secret_file"]:
         client.client_secrets.append(read_secret(source, prompt="", option="--further-secret-file").reveal())
-
-
-def show_one(out: Output, item: pb.Integration) -> None:
-    """One integration."""
-    if out.json:
-        out.message(item)
-        return
-    out.record(
-        (
-            ("integration", item.id),
-            ("name", item.display_name),
-            ("source", _source(item)),
-            ("takes", _takes(item)),
-            ("base URL", item.api.base_url),
-            ("further hosts", ", ".join(item.api.allowed_hosts)),
-            ("grant", _grant(item)),
-            ("authorization endpoint", item.oauth.authorization_endpoint),
-            ("device authorization endpoint", item.oauth.device_authorization_endpoint),
-            ("token endpoint", item.oauth.token_endpoint),
-            ("revocation endpoint", item.oauth.revocation_endpoint),
-            ("scopes", " ".join(item.oauth.scopes)),
-            ("client", _client(item)),
-            ("client's secrets", _secrets(item)),
-            ("client's key id", item.oauth_client.key_id),
-            ("private addresses", "allowed" if item.allow_private_addresses else ""),
-            ("created", when(item.create_time)),
-            ("changed", when(item.update_time)),
-        )
-    )
-    show_inputs(out, item)
-
-
-def _source(item: pb.Integration) -> str:
-    return word(pb.Integration.Source.Name(item.source), "SOURCE_")
-
-
-def _takes(item: pb.Integration) -> str:
-    return "OAuth" if item.HasField("oauth") else "API keys"
-
-
-def _grant(item: pb.Integration) -> str:
-    """How tokens come, where no person grants them."""
-    by_person = (pb.GRANT_UNSPECIFIED, pb.GRANT_AUTHORIZATION_CODE)
-    return "" if item.oauth.grant in by_person else word(pb.Grant.Name(item.oauth.grant), "GRANT_")
-
-
-def _secrets(item: pb.Integration) -> str:
-    """How many, where that is worth a line: while one is being rotated."""
-    count = item.oauth_client.client_secret_count
-    return str(count) if count > 1 else ""
-
-
-def _client(item: pb.Integration) -> str:
-    client = item.oauth_client
-    if not client.client_id:
-        return ""
-    return client.client_id if client.client_secret_set else f"{client.client_id} (no secret)"
