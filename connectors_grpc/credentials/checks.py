@@ -58,6 +58,11 @@ def needs_reauth(credential: Credential) -> ConnectorsError:
     )
 
 
+def not_configured(integration: IntegrationId, missing: str) -> ConnectorsError:
+    """INTEGRATION_NOT_CONFIGURED, and what it lacks."""
+    return ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"integration": integration, "missing": missing})
+
+
 def not_found(tenant: str, credential: str) -> ConnectorsError:
     """CREDENTIAL_NOT_FOUND."""
     return ConnectorsError(Reason.CREDENTIAL_NOT_FOUND, {"tenant": tenant, "credential": credential})

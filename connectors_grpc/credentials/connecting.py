@@ -11,9 +11,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from connectors_grpc.credentials.asking import Asking
-from connectors_grpc.credentials.checks import check_enabled
+from connectors_grpc.credentials.checks import check_enabled, not_configured
 from connectors_grpc.credentials.devices import Devices, DeviceStarted
-from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, given, new_handle, unknown
+from connectors_grpc.credentials.flows import (
+    FLOW_TTL,
+    Flow,
+    Flows,
+    Stage,
+    digest,
+    given,
+    new_handle,
+    tenant_of,
+    unknown,
+)
 from connectors_grpc.credentials.granting import Granting
 from connectors_grpc.credentials.managing import Managing
 from connectors_grpc.credentials.terms import check_redirect_uri, check_scopes, extended, with_known
@@ -140,24 +150,29 @@ class Connecting:
             allow_account_change=allow_account_change,
             values=shown(integration, values),
         )
+        if device and redirect_uri:
+            raise invalid("redirect_uri", "not with `device`")
         if device:
-            if redirect_uri:
-                raise invalid("redirect_uri", "not with `device`")
-            started = await self._devices.start(flow, tenant, integration, oauth)
-            self._record(flow, "StartAuthorization", "started")
-            link = started.verification_uri_complete or started.verification_uri
-            return Started(link, started.flow.expire_time, credential_id, started)
-        if not oauth.authorization_endpoint:
-            raise _not_configured(integration_id, "oauth.authorization_endpoint")
+            typed = await self._devices.start(flow, tenant, integration, oauth)
+            link = typed.verification_uri_complete or typed.verification_uri
+            started = Started(link, typed.flow.expire_time, flow.credential, typed)
+        else:
+            url = await self._link(flow, tenant, integration, redirect_uri)
+            started = Started(url, flow.expire_time, flow.credential)
+        self._record(flow, "StartAuthorization", "started")
+        return started
+
+    async def _link(self, flow: Flow, tenant: Tenant, integration: Integration, redirect_uri: str) -> str:
+        """To our own page; with a redirect URI of the platform's, to the provider at once."""
+        if not _oauth(integration).authorization_endpoint:
+            raise not_configured(integration.id, "oauth.authorization_endpoint")
         if redirect_uri:
             check_redirect_uri(redirect_uri)
-            url, _ = await self._begin(replace(flow, redirect_uri=redirect_uri, binding=caller.id), tenant, integration)
-        else:
-            handle = new_handle()
-            await self._flows.put(handle, flow)
-            url = f"{self._public_url}/connect/{handle}"
-        self._record(flow, "StartAuthorization", "started")
-        return Started(url, flow.expire_time, flow.credential)
+            begun = replace(flow, redirect_uri=redirect_uri, binding=flow.started_by)
+            return (await self._begin(begun, tenant, integration))[0]
+        handle = new_handle()
+        await self._flows.put(handle, flow)
+        return f"{self._public_url}/connect/{handle}"
 
     async def _there(self, tenant: Tenant, integration: Integration, credential_id: CredentialId) -> Credential | None:
         """What is connected again; None if nothing is, or nothing that counts."""
@@ -169,9 +184,7 @@ class Connecting:
     async def show(self, handle: str) -> Invitation:
         """What a link is for. Looking uses nothing up: link previews look too. Raises: FLOW_NOT_FOUND."""
         flow = await self._flows.peek(handle, Stage.LINK)
-        tenant = await self._tenants.bound(flow.tenant, flow.tenant_uid)
-        if tenant is None:
-            raise unknown()
+        tenant = await tenant_of(flow, self._tenants)
         integration = await self._integrations.get(flow.integration)
         titles = {one.id: one.title or one.id for one in integration.inputs}
         values = {titles[name]: value for name, value in flow.values.items() if name in titles}
@@ -180,9 +193,7 @@ class Connecting:
     async def begin(self, handle: str) -> Begun:
         """Use the link up and bind the flow to this browser. Raises: FLOW_NOT_FOUND, INTEGRATION_NOT_CONFIGURED."""
         flow = await self._flows.take(handle, Stage.LINK)
-        tenant = await self._tenants.bound(flow.tenant, flow.tenant_uid)
-        if tenant is None:
-            raise unknown()
+        tenant = await tenant_of(flow, self._tenants)
         cookie = new_handle()
         redirect_uri = f"{self._public_url}/oauth/callback/{flow.integration}"
         begun = replace(flow, redirect_uri=redirect_uri, binding=digest(cookie))
@@ -256,9 +267,7 @@ class Connecting:
         return await self._finish(flow, state, named)
 
     async def _finish(self, flow: Flow, state: str, parameters: CallbackParameters) -> Credential:
-        tenant = await self._tenants.bound(flow.tenant, flow.tenant_uid)
-        if tenant is None:
-            raise unknown()
+        tenant = await tenant_of(flow, self._tenants)
         check_enabled(tenant, flow.integration)
         integration = await self._integrations.get(flow.integration, fresh=True)
         try:
@@ -314,11 +323,7 @@ def _state(parameters: CallbackParameters) -> str:
 def _oauth(integration: Integration) -> OAuth:
     """The OAuth side, where a person is to consent. Raises: INTEGRATION_NOT_CONFIGURED."""
     if integration.oauth is None:
-        raise _not_configured(integration.id, "oauth")
+        raise not_configured(integration.id, "oauth")
     if integration.oauth.grant is not Grant.AUTHORIZATION_CODE:
-        raise _not_configured(integration.id, "oauth.authorization_endpoint")
+        raise not_configured(integration.id, "oauth.authorization_endpoint")
     return integration.oauth
-
-
-def _not_configured(integration_id: IntegrationId, missing: str) -> ConnectorsError:
-    return ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"integration": integration_id, "missing": missing})

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from connectors_grpc.credentials.asking import Asking
-from connectors_grpc.credentials.checks import check_enabled
-from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, given, new_handle, unknown
+from connectors_grpc.credentials.checks import check_enabled, not_configured
+from connectors_grpc.credentials.flows import FLOW_TTL, Flow, Flows, Stage, digest, given, new_handle, tenant_of
 from connectors_grpc.credentials.granting import Granting
 from connectors_grpc.domain.definition import Integration, OAuth
 from connectors_grpc.domain.records import ApiKey, Credential, Tenant
@@ -62,10 +62,7 @@ class Devices:
     async def start(self, flow: Flow, tenant: Tenant, integration: Integration, oauth: OAuth) -> DeviceStarted:
         """Ask the provider for a code. Raises: INTEGRATION_NOT_CONFIGURED, OAUTH_CLIENT_REFUSED, PROVIDER_UNAVAILABLE."""
         if not oauth.device_authorization_endpoint:
-            missing = "oauth.device_authorization_endpoint"
-            raise ConnectorsError(
-                Reason.INTEGRATION_NOT_CONFIGURED, {"integration": integration.id, "missing": missing}
-            )
+            raise not_configured(integration.id, "oauth.device_authorization_endpoint")
         client = await self._integrations.client_for(integration, tenant)
         try:
             granted, sent = await self._asking.ask(
@@ -111,9 +108,7 @@ class Devices:
         Raises: FLOW_NOT_FOUND, AUTHORIZATION_PENDING, AUTHORIZATION_REFUSED, and as `start` and `Granting.keep`.
         """
         flow, version = await self._flows.look(state, Stage.DEVICE, binding=caller.id)
-        tenant = await self._tenants.bound(flow.tenant, flow.tenant_uid)
-        if tenant is None:
-            raise unknown()
+        tenant = await tenant_of(flow, self._tenants)
         check_enabled(tenant, flow.integration)
         now = self._clock.now()
         if flow.poll_time is not None and now < flow.poll_time:

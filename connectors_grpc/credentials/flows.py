@@ -17,10 +17,12 @@ from enum import StrEnum
 
 from connectors_grpc import codec
 from connectors_grpc.domain.ids import CredentialId, IntegrationId, KeyId, TenantId, TenantUid
+from connectors_grpc.domain.records import Tenant
 from connectors_grpc.errors import Conflict, ConnectorsError, Reason
 from connectors_grpc.paging import pages
 from connectors_grpc.ports import Clock, Documents, Json
 from connectors_grpc.secret import Secret
+from connectors_grpc.tenants import Tenants
 
 FLOW_TTL = timedelta(minutes=10)
 HANDLE = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -78,6 +80,14 @@ def unknown() -> ConnectorsError:
 def given(flow: Flow) -> Mapping[str, Secret]:
     """The tenant's values, as definitions take them."""
     return {name: Secret(value) for name, value in flow.values.items()}
+
+
+async def tenant_of(flow: Flow, tenants: Tenants) -> Tenant:
+    """Whose flow it is, if that very tenant is still there and may connect. Raises: FLOW_NOT_FOUND."""
+    tenant = await tenants.bound(flow.tenant, flow.tenant_uid)
+    if tenant is None:
+        raise unknown()
+    return tenant
 
 
 class Flows:
