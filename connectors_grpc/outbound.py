@@ -41,6 +41,8 @@ CONNECT = 10.0
 _URL = re.compile(r"https?://[\x21\x24-\x7e]+")
 _OURS = frozenset(("host", "content-length", "transfer-encoding", "connection"))
 _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "DELETE", "TRACE"))
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+"""May be sent again.  Source: RFC 9110 section 9.2.2."""
 
 
 class HttpOutbound:
@@ -83,7 +85,7 @@ class HttpOutbound:
         }
 
     async def send(self, request: HttpRequest) -> HttpReply:
-        """Send once; the whole exchange takes at most `request.timeout` seconds.
+        """Send once, but for what `_head` sends again; the whole exchange takes at most `request.timeout` seconds.
 
         `Host` and `Content-Length` are set here, `Connection` and `Transfer-Encoding` left out; all other header lines go out
         as given, in order. The reply's come back as they came. An error's `sent` says whether the request may have reached
@@ -98,7 +100,7 @@ class HttpOutbound:
         pool = self._pool(request, streamed=False)
         try:
             async with asyncio.timeout(request.timeout), _turn(self._shares[pool], request):
-                reply = await _exchange(pool, prepared, request.max_body)
+                reply = await _exchange(pool, prepared, progress, request.max_body)
         except (TimeoutError, OSError, UnicodeError, AddressRefused, _TooLarge, *_FAILURES) as error:
             failure = _refusal(error, where, progress, request.max_body)
         else:
@@ -122,7 +124,7 @@ class HttpOutbound:
         async with contextlib.AsyncExitStack() as stack:
             failure: ConnectorsError | None = None
             try:
-                response = await pool.handle_async_request(prepared)
+                response = await _head(pool, prepared, progress, whole=body is None)
                 stack.push_async_callback(response.aclose)
                 if response.status < 200:
                     raise httpcore2.RemoteProtocolError("an upgrade that nobody asked for")
@@ -176,10 +178,13 @@ class _Progress:
     """How far an exchange came, told by the transport's trace hook, whose details (headers, bodies) are not looked at."""
 
     sent = False
+    dialled = False
 
     async def __call__(self, name: str, _details: object) -> None:
         if name == "http11.send_request_headers.started":
             self.sent = True
+        elif name == "connection.connect_tcp.started":
+            self.dialled = True
 
 
 def _prepare(request: HttpRequest, progress: _Progress) -> httpcore2.Request:
@@ -223,8 +228,22 @@ def _split(url: str) -> tuple[SplitResult, int]:
     return parts, port
 
 
-async def _exchange(pool: httpcore2.AsyncConnectionPool, request: httpcore2.Request, max_body: int) -> HttpReply:
-    response = await pool.handle_async_request(request)
+async def _head(pool: Pool, request: httpcore2.Request, progress: _Progress, *, whole: bool) -> httpcore2.Response:
+    """The answer, its body yet to come. `whole`: the request's body is here, and not a stream that was read.
+
+    A kept connection that ends before it answers says nothing of the request, for the provider may have closed it as idle: one
+    that is idempotent goes out again, until it has had a connection of its own.
+    """
+    while True:
+        try:
+            return await pool.handle_async_request(request)
+        except (httpcore2.NetworkError, httpcore2.RemoteProtocolError):
+            if progress.dialled or not whole or request.method not in _IDEMPOTENT:
+                raise
+
+
+async def _exchange(pool: Pool, request: httpcore2.Request, progress: _Progress, max_body: int) -> HttpReply:
+    response = await _head(pool, request, progress, whole=True)
     try:
         if response.status < 200:
             raise httpcore2.RemoteProtocolError("an upgrade that nobody asked for")

@@ -18,6 +18,8 @@ from connectors_grpc.simulator.simulator import Simulator
 START_DEADLINE = 10.0
 STOP_DEADLINE = 5.0
 MOST_CONNECTIONS = 1_000
+KEEP_ALIVE = 60
+"""Seconds. Longer than clients keep a connection, so that no request meets its end: a token request is not sent again."""
 
 
 async def serve(settings: SimulatorSettings, ready: Callable[[str], None]) -> None:
@@ -45,6 +47,7 @@ async def running(settings: SimulatorSettings, clock: Callable[[], float] = time
             server_header=False,
             proxy_headers=False,
             limit_concurrency=MOST_CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=1,
         )
         server = _Server(config)

@@ -173,6 +173,28 @@ async def test_12_one_private_address_among_public_ones_refuses_the_name(upstrea
     await outbound.aclose()
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+async def test_a_kept_connection_that_ends_as_it_is_used_costs_nothing(
+    outbound: HttpOutbound, upstream: RecordingUpstream, method: str
+) -> None:
+    """The provider closes what is idle when it likes: what may be sent twice goes out again, over another connection."""
+    upstream.replies = [OK, b""]
+    for _ in range(2):
+        assert (await outbound.send(get(upstream.url, method=method))).body == b"ok"
+    assert [request.connection for request in upstream.requests] == [1, 1, 2]
+
+
+async def test_what_may_not_be_sent_twice_or_was_alone_on_its_connection_is_sent_once(
+    outbound: HttpOutbound, upstream: RecordingUpstream
+) -> None:
+    """A POST, as a token request is; and a request whose own connection ends says that this provider is not well."""
+    upstream.replies = [b"", OK, b""]
+    assert (await refused(outbound, get(upstream.url))).metadata["problem"] == "protocol"
+    assert (await outbound.send(get(upstream.url))).body == b"ok"
+    assert (await refused(outbound, get(upstream.url, method="POST"))).metadata["problem"] == "protocol"
+    assert [request.connection for request in upstream.requests] == [1, 2, 2]
+
+
 async def test_a_kept_connection_to_a_private_address_serves_only_those_who_may(upstream: RecordingUpstream) -> None:
     """A connection that a definition with `allow_private_addresses` opened is not there for one without."""
     outbound = HttpOutbound(resolve=resolver(["127.0.0.1"]))  # type: ignore[arg-type]
@@ -380,7 +402,7 @@ async def test_many_requests_at_once_use_a_bounded_number_of_connections(
     outbound: HttpOutbound, upstream: RecordingUpstream
 ) -> None:
     """The rest wait for their turn, within their deadline."""
-    replies = await asyncio.gather(*(outbound.send(get(upstream.url)) for _ in range(250)))
+    replies = await asyncio.gather(*(outbound.send(get(upstream.url, timeout=60)) for _ in range(250)))
     assert {reply.status for reply in replies} == {200}
     assert upstream.connections <= 100
 

@@ -89,6 +89,7 @@ async function me(provider, ctx) {
 }
 
 const server = createServer();
+server.keepAliveTimeout = 60_000;  // longer than clients keep a connection, so that no request meets its end
 const lines = createInterface({ input: process.stdin });
 
 function start(asked) {
