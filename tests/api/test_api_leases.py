@@ -13,13 +13,20 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from connectors_grpc import watching as watching_limits
 from connectors_grpc.gen.connectors.v1 import access_service_pb2 as access
 from connectors_grpc.gen.connectors.v1 import credential_service_pb2 as credentials
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as proxy
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc
 from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as tenants
+from connectors_grpc.secret import Secret
+from connectors_grpc.watching import AGAIN_AFTER
+from sidecar.server import Address, Unreachable
+from sidecar.server import Server as SidecarsServer
 from tests.canary import planted
-from tests.running import Client, Refused, Server, fresh_id, refused
+from tests.openbao import OpenBao
+from tests.running import Client, Refused, Server, fresh_id, refused, running_server
+from tests.worlds import until as fact
 
 pytestmark = pytest.mark.usefixtures("heard")
 SOON = 2.0
@@ -258,3 +265,26 @@ async def test_a_lease_of_a_rejected_generation_of_what_can_not_be_refreshed_is_
             place.server.sidecar, tenant=place.tenant, credential="mail", rejected_generation=generation
         )
         assert again.lease.generation == first.lease.generation
+
+
+async def test_a_sidecar_that_may_not_watch_now_is_told_when_to_come_again(
+    server: Server, openbao: OpenBao, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key has its share of the watches. Nothing is denied: what it holds goes on, and a watch that ends makes room."""
+    monkeypatch.setattr(watching_limits, "MOST_WATCHERS", 2)
+    async with running_server(openbao, server.keys) as own:
+        address = Address(own.grpc_address, Secret(own.sidecar.key))
+        async with SidecarsServer(address) as one, SidecarsServer(address) as two:
+            first = one.events()
+            assert (await anext(first)).HasField("resync")
+            with pytest.raises(Unreachable) as told:
+                await anext(two.events())
+            assert (told.value.reason, told.value.retry_after) == ("LIMIT_EXCEEDED", AGAIN_AFTER)
+            await first.aclose()  # type: ignore[attr-defined]
+
+            async def watches() -> bool:
+                with contextlib.suppress(Unreachable):
+                    return (await anext(two.events())).HasField("resync")
+                return False
+
+            await fact(watches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors_grpc import outbound
 from connectors_grpc.checking.stage import TENANT, Stage
+from connectors_grpc.circuit import FAILURES
 from connectors_grpc.credentials.placing import NewMaterial
 from connectors_grpc.credentials.revoking import ProviderResult
 from connectors_grpc.domain.definition import (
@@ -26,7 +29,7 @@ from connectors_grpc.domain.definition import (
     Placement,
     Revocation,
 )
-from connectors_grpc.domain.ids import IntegrationId
+from connectors_grpc.domain.ids import CredentialId, IntegrationId
 from connectors_grpc.domain.records import CredentialKind
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.inject.target import authority
@@ -35,8 +38,9 @@ from connectors_grpc.rules.definition import validate_definition
 from connectors_grpc.secret import Secret
 from connectors_grpc.tailoring import consenting, read_values, tailored
 from tests.catalogue.vendor import raw
+from tests.clock import ManualClock
 from tests.redirected import MEANT_FOR, Redirected
-from tests.upstream import RecordingUpstream, recording_upstream
+from tests.upstream import RecordingUpstream, UpstreamRequest, recording_upstream
 
 SHOP = Input("shop", "Shop", r"[a-z0-9][a-z0-9-]*", example="acme")
 REGION = Input("region", choices={"us": "", "eu": ".eu"}, default="us")
@@ -70,12 +74,14 @@ async def staged(
     """The definition on a stage, and where all that it sends comes in."""
     assert not validate_definition(definition)
     async with recording_upstream(raw(404)) as upstream:
-        outbound = Redirected(upstream.url)
+        redirected = Redirected(upstream.url)
         try:
-            async with Stage(definition, OAuthClient("id", Secret("s3cret")), outbound, clock=clock, own=own) as stage:
+            async with Stage(
+                definition, OAuthClient("id", Secret("s3cret")), redirected, clock=clock, own=own
+            ) as stage:
                 yield stage, upstream
         finally:
-            await outbound.aclose()
+            await redirected.aclose()
 
 
 async def connect(
@@ -356,6 +362,35 @@ async def test_one_tenants_dead_host_holds_up_no_other_tenant() -> None:
         stage.credential = well
         upstream.replies.append(raw(200, {"access_token": "at-2"}))
         await stage.refresh()
+
+
+async def test_a_tenant_at_its_share_of_connections_speaks_against_no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its hosts hang: another token of its own is used while it lives, and renewed once there is room, for nothing failed."""
+    monkeypatch.setattr(outbound, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(outbound, "WAITED", 0.001)
+    clock, over = ManualClock(), asyncio.Event()
+
+    async def hang(_request: UpstreamRequest) -> bytes:
+        await over.wait()
+        return raw(200, {"access_token": "at-2"})
+
+    async with staged(SHOPS, clock=clock) as (stage, upstream):
+        await connect(stage, upstream, inputs={"shop": "slow"}, expires_in="100")
+        slow, well = stage.credential, CredentialId("second")
+        stage.credential = well
+        await connect(stage, upstream, inputs={"shop": "well"}, expires_in="100")
+        upstream.replies.append(hang)
+        hanging = asyncio.create_task(stage.refreshing.refresh(stage.tenant, slow))
+        await upstream.seen(3)
+        clock.advance(90)
+        for _ in range(FAILURES):
+            assert (await stage.use()).material.fields["access_token"] == Secret("at-1")
+            assert (await refusal(stage.refresh())).reason is Reason.LIMIT_EXCEEDED
+        assert len(upstream.requests) == 3
+        over.set()
+        await hanging
+        upstream.replies.append(raw(200, {"access_token": "at-3"}))
+        assert (await stage.use()).material.fields["access_token"] == Secret("at-3")
 
 
 REVOKES = replace(
