@@ -37,10 +37,12 @@ async def run(
     ready: Callable[[str], None],
     stop: asyncio.Event | None = None,
     inherited: Inherited | None = None,
+    *,
+    clock: Callable[[], float] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT (or `stop`), then drain. `ready` gets each app-facing listener's address, the main one first.
 
-    A worker of several inherits its sockets, and tells its supervisor instead.
+    A worker of several inherits its sockets, and tells its supervisor instead. By the loop's clock unless another is given.
     Raises: SettingsRefused, before anything is served.
     """
     stop = stop or stop_by_signal()
@@ -54,7 +56,9 @@ async def run(
     async with Server(settings.server) as server:
         try:
             async with asyncio.TaskGroup() as tasks:
-                await _serve(settings, server, tasks, Dialler(resolver, contexts), ready, stop, inherited)
+                dialler = Dialler(resolver, contexts)
+                now = clock or asyncio.get_running_loop().time
+                await _serve(settings, server, tasks, dialler, ready, stop, inherited, now)
                 raise _Stopped
         except* _Stopped:
             log.info("stopped")
@@ -78,12 +82,13 @@ async def _serve(
     ready: Callable[[str], None],
     stop: asyncio.Event,
     inherited: Inherited | None,
+    clock: Callable[[], float],
 ) -> None:
     told = tuple(observers(settings.observing))
     leases = Leases(
         server,
         tasks,
-        clock=asyncio.get_running_loop().time,
+        clock=clock,
         chosen=Chosen(dialler.certified, settings.retried, settings.workers),
     )
     relay = Relaying(server.call_stream, settings.relay_key) if settings.relay else None
@@ -97,6 +102,7 @@ async def _serve(
         relay=relay,
         quota=settings.quota.part(settings.workers),
         observers=told,
+        clock=clock,
     )
     servers = await _open(settings, engine, inherited, ready)
     try:

@@ -43,7 +43,7 @@ class Process:
                 return int(line.split()[1]) / 1024
         return 0.0
 
-    def listening(self, port: int, within: float = 30.0) -> None:
+    def listening(self, port: int, within: float = 60.0) -> None:
         """Wait until it takes connections. Raises: RuntimeError, with the end of its output."""
         end = time.monotonic() + within
         while time.monotonic() < end and self._child.poll() is None:
@@ -61,11 +61,3 @@ class Process:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
-
-
-def free_port() -> int:
-    """A port nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -29,6 +29,7 @@ from bench.sidecar.peers.base import Setup
 from bench.sidecar.peers.ours import Ours, leases
 from bench.sidecar.upstream import Upstream, certificates
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
+from tests.ports import free_port
 from tests.sidecar.harness import Key, Leaser, read_body
 
 TENANTS = 20
@@ -174,20 +175,21 @@ EXPECTED: dict[str, tuple[str, ...]] = {
 }
 
 
-async def serve(leaser: Leaser, where: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, str]:
-    """The server, and its address."""
+async def serve(leaser: Leaser, where: str) -> grpc.aio.Server:
+    """The server, at that address."""
     server = grpc.aio.server()
     stubs.add_ProxyServiceServicer_to_server(leaser, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port(where)
+    server.add_insecure_port(where)
     await server.start()
-    return server, f"127.0.0.1:{port}"
+    return server
 
 
 async def soak(requests: int, work: Path) -> None:
     provider, leaser, key, told = Provider(), Leaser(), Key.of("soak"), Counter[str]()
     listener = await asyncio.start_server(provider.serve, "127.0.0.1", 0, backlog=1024)
     port = listener.sockets[0].getsockname()[1]
-    server, where = await serve(leaser)
+    where = f"127.0.0.1:{free_port()}"
+    server = await serve(leaser, where)
     Ours.server = where
     certificates(work)
     setup = Setup.of(work, Upstream(port, 0, 0, work / "ca.pem", None), False, TENANTS)
@@ -202,7 +204,7 @@ async def soak(requests: int, work: Path) -> None:
             if len(marks) == AWAY:
                 await server.stop(None)
             elif len(marks) == AWAY + 1:
-                server, _ = await serve(leaser, where)
+                server = await serve(leaser, where)
             part = itertools.islice(numbers, upto - (marks[-1][0] if marks else 0))
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(CLIENTS):

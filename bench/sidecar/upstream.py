@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.sidecar import tools
 from bench.sidecar.cases import KIB
-from bench.sidecar.proc import LOAD, Process, free_port
+from bench.sidecar.proc import LOAD, Process
+from tests.ports import free_port
 
 ANSWER_HEADERS = {
     "Cache-Control": "no-store",

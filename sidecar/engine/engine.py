@@ -74,13 +74,14 @@ class Engine:
         relay: Relaying | None = None,
         quota: Quota | None = None,
         observers: Sequence[Observer] = (),
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.leases = leases
         self.limits = limits
         self.dialler = dialler
         self.metrics = metrics
         self.observers = tuple(observers)
-        self.clock = asyncio.get_running_loop().time
+        self.clock = clock or asyncio.get_running_loop().time
         self.view = memoryview(bytearray(limits.receive))
         self.connections: set[Downstream] = set()
         self.origins: dict[OriginKey, Origin] = {}

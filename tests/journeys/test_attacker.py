@@ -42,6 +42,7 @@ from tests.api.test_api_call_stream import CHUNKED, Line
 from tests.api.test_api_call_stream import line as line
 from tests.http.test_outbound import certificate, get, resolver
 from tests.running import refused
+from tests.sidecar.harness import SOON
 from tests.upstream import recording_upstream
 
 ACME, NOTES = Tenant("acme"), Credential("notes")
@@ -157,7 +158,7 @@ async def test_open_streams_keep_no_other_request_from_being_sent() -> None:
         async with AsyncExitStack() as open_ones:
             for _ in range(MOST_STREAMS):
                 await open_ones.enter_async_context(outbound.stream(get(slow.url), None, None))
-            assert (await outbound.send(get(quick.url, timeout=5))).body == b"ok"
+            assert (await outbound.send(get(quick.url, timeout=SOON))).body == b"ok"
         await outbound.aclose()
 
 
@@ -240,7 +241,7 @@ async def test_a_stream_ends_with_the_right_to_it(line: Line, ended: str, way: s
             reason = "CREDENTIAL_REVOKED"
             await admin.call("RevokeCredential", RevokeCredentialRequest(tenant=line.tenant, credential=line.name))
     with refused(reason):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SOON):
             while await (pushed(call) if way == "up" else call.read()) is not grpc.aio.EOF:
                 assert passed or way == "up"
 

@@ -21,6 +21,7 @@ from sidecar.server import Address
 from sidecar.settings import SidecarSettings, Tcp
 from tests.providers import RecordingUpstream, UpstreamRequest, recording_upstream
 from tests.running import Server, fresh_id
+from tests.sidecar.harness import SOON
 from tests.worlds import Canary
 
 MANY = 50
@@ -91,9 +92,10 @@ async def running_sidecar(server: Server) -> AsyncIterator[str]:
     settings = SidecarSettings(listen=Tcp("127.0.0.1", 0), server=Address(server.grpc_address, key))
     task = asyncio.create_task(run(settings, lambda address: None if up.done() else up.set_result(address), stop))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(SOON):
             await asyncio.wait((task, up), return_when=asyncio.FIRST_COMPLETED)
-            yield (await up).rstrip("/")
+            address = await up
+        yield address.rstrip("/")
     finally:
         stop.set()
         await task
@@ -187,7 +189,7 @@ async def test_notions_own_errors_reach_the_sdk_as_notions(desk: Desk) -> None:
 async def test_the_definitions_version_is_sent_where_the_app_sends_none(desk: Desk) -> None:
     """A plain HTTP client without Notion-Version gets the definition's."""
     tenant, before = await desk.tenant(), len(desk.upstream.heads)
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=SOON) as http:
         url = f"{desk.base_url(tenant)}/v1/users/me"
         answer = await http.get(url, headers={"Authorization": f"Bearer {tenant.key}"})
     assert answer.status_code == 200
@@ -200,7 +202,7 @@ async def test_a_tenants_key_opens_no_other_tenant(desk: Desk) -> None:
     before = len(desk.upstream.heads)
     nobody = Tenant(fresh_id("nobody"), "", "")
     answers = []
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=SOON) as http:
         for tenant in (theirs, nobody):
             url = f"{desk.base_url(tenant)}/v1/users/me"
             answer = await http.get(url, headers={"Authorization": f"Bearer {mine.key}"})
@@ -214,7 +216,7 @@ async def test_a_tenants_key_opens_no_other_tenant(desk: Desk) -> None:
 async def test_two_tenants_at_once_are_never_crossed(desk: Desk, door: str) -> None:
     """Fifty calls each, interleaved over shared connections: everybody's own token, every time (attack 31)."""
     pair = [await desk.tenant(), await desk.tenant()]
-    async with httpx2.AsyncClient(trust_env=False, timeout=30) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=SOON) as http:
 
         async def by_sidecar(tenant: Tenant) -> bytes:
             headers = {"Authorization": f"Bearer {tenant.key}"}
@@ -236,7 +238,7 @@ async def test_two_tenants_at_once_are_never_crossed(desk: Desk, door: str) -> N
 async def test_no_secret_of_a_run_is_in_any_log(desk: Desk, canary: Canary, tmp_path: Path) -> None:
     """Attack 25: tokens and keys of calls that worked, and of calls that were refused."""
     tenant, other = await desk.tenant(), await desk.tenant()
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=SOON) as http:
         for key in (tenant.key, other.key, "no-key-at-all"):
             reply = await http.get(
                 f"{desk.base_url(tenant)}/v1/blocks/p1/children", headers={"Authorization": f"Bearer {key}"}

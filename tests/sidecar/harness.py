@@ -33,9 +33,28 @@ from sidecar.server import Address
 from sidecar.settings import Dedicated, SidecarSettings, Tcp, Unix
 from tests.ports import free_port
 
-SOON = 10.0
+SOON = 60.0
+"""Seconds for what happens at once, on a machine that has a hundred other things to do."""
+HEARTBEAT = 10.0
+"""Seconds between two words of a watch that has nothing to tell: the contract's."""
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 SIDECAR_KEY = "cnk_sidecar-1_" + "s" * 43
+QUICK = Limits(tick=0.05, linger=SOON, drain=SOON)
+"""Looks often, and cuts nothing that a busy machine is slow with."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """A sidecar's time, which stands still until a test moves it. Units: seconds."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Move it forward."""
+        self.now += seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +243,7 @@ class Leaser(stubs.ProxyServiceServicer):
         self.watchers.add(queue)
         try:
             yield pb.WatchLeasesResponse(resync=pb.Resync())
-            while (event := await queue.get()) is not None:
+            while (event := await told_next(queue)) is not None:
                 yield event
         finally:
             self.watchers.discard(queue)
@@ -244,6 +263,15 @@ class Leaser(stubs.ProxyServiceServicer):
         """To every watcher; None ends the streams."""
         for queue in self.watchers:
             queue.put_nowait(event)
+
+
+async def told_next(queue: asyncio.Queue[pb.WatchLeasesResponse | None]) -> pb.WatchLeasesResponse | None:
+    """What a watch says next, which is a heartbeat if a test tells nothing for long."""
+    try:
+        async with asyncio.timeout(HEARTBEAT):
+            return await queue.get()
+    except TimeoutError:
+        return pb.WatchLeasesResponse(heartbeat=pb.Heartbeat())
 
 
 def covers(scope: Any, wanted: str) -> bool:
@@ -415,22 +443,33 @@ class World:
         return self.server.leases[tenant, credential].headers[0].value.encode()
 
     async def told(self) -> None:
-        """Until the sidecar has applied every event told so far: one more, about a probe, has its effect."""
+        """Until the sidecar has applied every event told so far: one more, about a key of this probe's own, has its effect.
+
+        Nothing else has that effect: what the sidecar holds of the key refuses the key's next text, until that event is there.
+        """
         self.probes += 1
         probe = f"probe-{self.probes}"
-        prober = Key.of("prober")
-        self.server.allow(prober, ["acme"], ["*"])
-        self.server.tell(pb.WatchLeasesResponse(api_key_changed=pb.ApiKeyChanged(key_id="prober")))
+        path, before, after = f"/~acme/{probe}/x", Key.of(probe), Key.of(probe)
         self.connect("acme", probe)
+        self.server.allow(before, ["*"], ["*"])
+        assert (await self.ask(path, before.bearer)).status == 200
+        self.server.allow(after, ["*"], ["*"])
+        self.server.tell(pb.WatchLeasesResponse(api_key_changed=pb.ApiKeyChanged(key_id=probe)))
         async with asyncio.timeout(SOON):
-            while (await self.ask(f"/~acme/{probe}/x", prober.bearer)).status != 200:
-                pass  # the event about the old prober is on its way
-        event = pb.CredentialChanged(tenant="acme", credential=probe)
-        self.server.tell(pb.WatchLeasesResponse(credential_changed=event))
-        before = len(self.server.asked)
+            while (await self.ask(path, after.bearer)).status != 200:
+                pass
+
+    async def shows(self, line: str) -> None:
+        """Wait until the metrics page has that line, without the sidecar's prefix."""
+        wanted = f"connectors_sidecar_{line}\n".encode()
         async with asyncio.timeout(SOON):
-            while all(ask.credential != probe for ask in self.server.asked[before:]):
-                assert (await self.ask(f"/~acme/{probe}/x", prober.bearer)).status == 200
+            while wanted not in (await self.metrics()).body:
+                pass
+
+    async def gauge(self, name: str) -> int:
+        """One number of the metrics page, by its name without the sidecar's prefix."""
+        page = (await self.metrics()).body
+        return int(page.partition(b"\nconnectors_sidecar_%b " % name.encode())[2].split()[0])
 
     async def metrics(self) -> Answer:
         """The metrics page."""
@@ -472,8 +511,9 @@ async def world(
     observing: Observing | None = None,
     client_certificates: Mapping[str, ClientCertificate] | None = None,
     retried: frozenset[str] = frozenset(),
+    clock: Clock | None = None,
 ) -> AsyncIterator[World]:
-    """Everything on loopback and free ports."""
+    """Everything on loopback and free ports; the sidecar by that clock, if one is given."""
     provider, leaser = Provider(), Leaser()
     leaser.watch_implemented = watched
     upstream = await asyncio.start_server(provider.serve, "127.0.0.1", 0, ssl=tls)
@@ -492,7 +532,7 @@ async def world(
         upstream_ca=upstream_ca,
         dedicated=dedicated,
         metrics_listen=Tcp("127.0.0.1", free_port()),
-        limits=limits or Limits(tick=0.05, linger=0.5, drain=2.0),
+        limits=limits or QUICK,
         quota=quota or Quota(),
         observing=observing or Observing(),
         client_certificates=client_certificates or {},
@@ -500,7 +540,7 @@ async def world(
     )
     addresses: list[str] = []
     stop = asyncio.Event()
-    running = asyncio.create_task(run(settings, addresses.append, stop))
+    running = asyncio.create_task(run(settings, addresses.append, stop, clock=clock))
     w = World(provider, leaser, key, "", addresses, unix, stop, server, running=running)
     await w.until(lambda: len(addresses) == 1 + len(dedicated) or running.done())
     if running.done():
@@ -510,8 +550,8 @@ async def world(
     w.all_addresses[:] = [address.removeprefix("http://") for address in addresses]
     w.all_addresses.append(str(settings.metrics_listen))
     w.address = w.all_addresses[0]
-    while watched and b"connectors_sidecar_watch_up 1" not in (await w.metrics()).body:
-        pass  # the first event makes everything doubtful: tests begin behind it
+    if watched:  # the first event makes everything doubtful: tests begin behind it
+        await w.shows("watch_up 1")
     w.connect()
     try:
         yield w

@@ -9,7 +9,7 @@ import resource
 
 import pytest
 
-from tests.sidecar.harness import Got, World, aged
+from tests.sidecar.harness import SOON, Got, World, aged
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -88,7 +88,7 @@ async def test_a_64_mib_download_to_a_slow_app_is_not_held(w: World) -> None:
     before = memory()
     await app.send(w.request())
     await app.reader.readuntil(b"\r\n\r\n")
-    await asyncio.wait_for(stuck.wait(), 10)
+    await asyncio.wait_for(stuck.wait(), SOON)
     assert given < 24 * MIB
     assert memory() - before < 24 * MIB
     digest, left = hashlib.sha256(), SIZE

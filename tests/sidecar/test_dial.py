@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,10 @@ from connectors_grpc.resolving import SystemResolver
 from sidecar.engine.dial import Dialler, tls_context
 from sidecar.engine.race import interleaved, race
 from sidecar.held import OriginKey
-from sidecar.limits import Limits
 from sidecar.problem import Problem
-from tests.sidecar.harness import OK, SOON, Got, Provider, World, world
+from tests.ports import free_port
+from tests.sidecar.harness import OK, QUICK, SOON, Clock, Got, Provider, World, world
 from tests.sidecar.test_process import certificate
-
-FAST = Limits(tick=0.05, linger=0.5, drain=2.0)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,7 @@ def deaf() -> Iterator[socket.socket]:
     """127.0.0.2, where no connection is ever finished: its backlog is full."""
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(socket.socket())
-        sock.bind(("127.0.0.2", 0))
+        sock.bind(("127.0.0.2", free_port()))
         sock.listen(0)
         for _ in range(4):
             filler = stack.enter_context(socket.socket())
@@ -79,9 +78,7 @@ async def test_an_address_that_says_nothing_does_not_hold_up_the_next(deaf: sock
 
 async def test_an_address_that_refuses_lets_the_next_begin_at_once() -> None:
     """A stagger as long as this test may take is not waited for."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     async with hearing(port), asyncio.timeout(SOON):
         address, sock = await race(["127.0.0.3", "127.0.0.2", "127.0.0.1"], port, stagger=10 * SOON)
     assert address == "127.0.0.1"
@@ -90,27 +87,20 @@ async def test_an_address_that_refuses_lets_the_next_begin_at_once() -> None:
 
 async def test_if_all_fail_the_last_failure_is_told() -> None:
     """And nothing is left open."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):
-        await race(["127.0.0.2", "127.0.0.1"], port)
+        await race(["127.0.0.2", "127.0.0.1"], free_port())
 
 
 async def test_a_loser_that_connects_too_is_closed() -> None:
     """Both at once: one is kept, and the other's peer sees its end."""
-    async with hearing(0) as one:
-        async with asyncio.timeout(SOON):
-            server = await asyncio.start_server(one.serve, "127.0.0.1", 0)
-            port = server.sockets[0].getsockname()[1]
-            async with hearing(port, "127.0.0.2") as two:
-                _, sock = await race(["127.0.0.2", "127.0.0.1"], port, stagger=0.0)
-                while one.open + two.open != 1:  # noqa: ASYNC110 - the peers' doing
-                    await asyncio.sleep(0.005)
-                sock.close()
-                while one.open + two.open:  # noqa: ASYNC110
-                    await asyncio.sleep(0.005)
-            server.close()
+    port = free_port()
+    async with hearing(port) as one, hearing(port, "127.0.0.2") as two, asyncio.timeout(SOON):
+        _, sock = await race(["127.0.0.2", "127.0.0.1"], port, stagger=0.0)
+        while one.open + two.open != 1:  # noqa: ASYNC110 - the peers' doing
+            await asyncio.sleep(0.005)
+        sock.close()
+        while one.open + two.open:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 async def test_whoever_gives_up_leaves_no_attempt_behind(deaf: socket.socket) -> None:
@@ -198,9 +188,8 @@ async def test_tls_that_fails_at_one_address_is_tried_at_the_next(tmp_path: Path
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    provider = Provider()
-    good = await asyncio.start_server(provider.serve, "127.0.0.1", 0, ssl=context)
-    port = good.sockets[0].getsockname()[1]
+    provider, port = Provider(), free_port()
+    good = await asyncio.start_server(provider.serve, "127.0.0.1", port, ssl=context)
     bad = await asyncio.start_server(hang_up, "127.0.0.2", port)
     resolver = names("127.0.0.2", "127.0.0.1")
     dialler = Dialler(resolver, Contexts(lambda: tls_context(str(cert))))
@@ -227,7 +216,7 @@ async def demanding(folder: Path) -> AsyncIterator[tuple[World, list[str], Path]
     context.load_cert_chain(cert, key)
     context.verify_mode = ssl.CERT_REQUIRED
     pair = ClientCertificate(chain, client_key)
-    async with world(tls=context, upstream_ca=cert, client_certificates={"bank": pair}, limits=FAST) as w:
+    async with world(tls=context, upstream_ca=cert, client_certificates={"bank": pair}, limits=QUICK) as w:
         seen: list[str] = []
 
         async def note(_got: Got, writer: asyncio.StreamWriter) -> bytes:
@@ -293,7 +282,7 @@ def test_a_client_certificate_that_can_not_be_used_is_refused_at_the_start(tmp_p
 
 async def test_a_connection_that_is_old_takes_no_further_request() -> None:
     """So that a name's new addresses, and a new certificate, come into use."""
-    async with world(limits=Limits(tick=0.05, linger=0.5, drain=2.0, pool_age=0.0)) as w:
+    async with world(limits=replace(QUICK, pool_age=0.0)) as w:
         app = await w.app()
         for _ in range(3):
             assert (await app.ask(w.request())).status == 200
@@ -302,7 +291,8 @@ async def test_a_connection_that_is_old_takes_no_further_request() -> None:
 
 async def test_the_whole_of_a_call_may_be_bounded() -> None:
     """Cut in the middle of an answer that never ends; 504 where none has begun."""
-    async with world(limits=Limits(tick=0.02, linger=0.5, drain=2.0, whole=0.15)) as w:
+    clock = Clock()
+    async with world(limits=replace(QUICK, whole=60.0), clock=clock) as w:
 
         async def drip(_got: Got, writer: asyncio.StreamWriter) -> None:
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -313,13 +303,18 @@ async def test_the_whole_of_a_call_may_be_bounded() -> None:
                     await asyncio.sleep(0.01)
 
         async def never(_got: Got, _writer: asyncio.StreamWriter) -> None:
-            await asyncio.sleep(SOON)
+            await asyncio.Event().wait()
 
         w.provider.replies = [drip, never]
         app = await w.app()
         await app.send(w.request())
         async with asyncio.timeout(SOON):
+            await app.reader.readuntil(b"x\r\n")
+            clock.advance(60)
             with contextlib.suppress(OSError):
                 assert not (await app.reader.read()).endswith(b"0\r\n\r\n")
-        answer = await w.ask()
+        asking = asyncio.create_task(w.ask())
+        await w.until(lambda: len(w.provider.got) > 1)
+        clock.advance(60)
+        answer = await asking
         assert (answer.status, answer.reason) == (504, "UPSTREAM_TIMEOUT")

@@ -42,20 +42,14 @@ def refreshed(w: World) -> None:
     w.server.tell(pb.WatchLeasesResponse(credential_changed=changed))
 
 
-async def gauge(w: World) -> int:
-    """How many holds the sidecar knows of."""
-    return int((await w.metrics()).body.partition(b"\nconnectors_sidecar_leases_held ")[2].split()[0])
-
-
-async def held(w: World, count: int = 1) -> None:
-    """Until the sidecar knows of so many holds."""
-    while await gauge(w) != count:
-        pass
+async def asked(w: World, times: int) -> None:
+    """Until the server was asked for leases so many times: each call that comes in a hold asks, unless one asks just then."""
+    await w.until(lambda: len(w.server.asked) >= times)
 
 
 async def answered(w: World, *ids: str) -> None:
     """Until the sidecar has said so of these, and of nothing else."""
-    await w.until(lambda: len(w.server.yielded) == len(ids))
+    await w.until(lambda: len(w.server.yielded) >= len(ids))
     assert w.server.yielded == list(ids)
 
 
@@ -78,9 +72,10 @@ async def test_calls_under_way_end_first_and_later_ones_have_the_new_token(w: Wo
     old = w.token()
     upload = await slow_upload(w)
     hold_id = hold(w)
-    await held(w)
+    await w.shows("leases_held 1")
     later = [asyncio.create_task(w.ask()) for _ in range(5)]
-    await w.until(lambda: len(w.server.asked) == 2)
+    await w.shows("requests_in_flight 6")
+    await asked(w, 2)
     assert w.server.yielded == []
     assert (await finished(upload)).status == 200
     await answered(w, hold_id)
@@ -89,7 +84,7 @@ async def test_calls_under_way_end_first_and_later_ones_have_the_new_token(w: Wo
     assert {(await call).status for call in later} == {200}
     tokens = [got.all(b"authorization") for got in w.provider.got]
     assert tokens == [[old], *[[w.token()]] * 5]
-    assert await gauge(w) == 0
+    assert await w.gauge("leases_held") == 0
 
 
 async def test_a_download_is_let_end(w: World) -> None:
@@ -106,7 +101,7 @@ async def test_a_download_is_let_end(w: World) -> None:
     call = asyncio.create_task(w.ask())
     await begun.wait()
     hold_id = hold(w)
-    await held(w)
+    await w.shows("leases_held 1")
     assert w.server.yielded == []
     rest.set()
     assert (await call).body == b"half"
@@ -129,28 +124,28 @@ async def test_a_hold_is_of_one_generation_of_one_tenant(w: World) -> None:
     """Calls with other material begin as ever, with what is held."""
     w.connect(generation=2)
     assert (await w.ask()).status == 200
-    asked = len(w.server.asked)
+    before = len(w.server.asked)
     for other in ({"generation": 1}, {"generation": 3}, {"generation": 2, "uid": "uid-before"}):
         hold(w, **other)
         await w.until(lambda: bool(w.server.yielded))
         w.server.yielded.clear()
         assert (await w.ask()).status == 200
-    assert len(w.server.asked) == asked
+    assert len(w.server.asked) == before
 
 
 async def test_a_refresh_that_failed_lets_them_go_on(w: World) -> None:
     """The hold is over: the sidecar asks, and it is the same generation still, and good. Another change ends no hold."""
     assert (await w.ask()).status == 200
     hold_id = hold(w)
-    await held(w)
+    await w.shows("leases_held 1")
     waiting = asyncio.create_task(w.ask())
-    await w.until(lambda: len(w.server.asked) == 2)
+    await asked(w, 2)
     changed = pb.CredentialChanged(tenant="acme", credential="notes")
     for event in ({"credential_changed": changed}, {"resync": pb.Resync()}):
         w.server.tell(pb.WatchLeasesResponse(**event))
     over(w, "of an earlier one")
     await w.told()
-    assert await gauge(w) == 1
+    assert await w.gauge("leases_held") == 1
     assert not waiting.done()
     over(w, hold_id)
     assert (await waiting).status == 200
@@ -172,12 +167,12 @@ async def test_a_watch_that_breaks_ends_what_was_held(w: World) -> None:
     """Its end can't be heard: the server makes those wait that lease meanwhile."""
     assert (await w.ask()).status == 200
     hold(w)
-    await held(w)
+    await w.shows("leases_held 1")
     waiting = asyncio.create_task(w.ask())
-    await w.until(lambda: len(w.server.asked) == 2)
+    await asked(w, 2)
     w.server.tell(None)
     assert (await waiting).status == 200
-    assert await gauge(w) == 0
+    assert await w.gauge("leases_held") == 0
 
 
 async def test_a_call_that_is_being_cured_does_not_wait_for_itself(w: World) -> None:
@@ -188,7 +183,7 @@ async def test_a_call_that_is_being_cured_does_not_wait_for_itself(w: World) -> 
     w.server.refresh = lambda _: refreshed(w)
     w.provider.replies = [b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"]
     call = asyncio.create_task(w.ask())
-    await w.until(lambda: len(w.server.asked) == 2)
+    await asked(w, 2)
     await answered(w, hold(w))
     w.server.gate.set()
     assert (await call).status == 200

@@ -8,9 +8,12 @@ import grpc
 import pytest
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
-from sidecar.leases import _bound
+from sidecar.leases import DENIAL_TTL, TRY_AGAIN, _bound
 from sidecar.server import pause
-from tests.sidecar.harness import Got, Key, World, world
+from tests.sidecar.harness import Clock, Got, Key, World, world
+
+TTL = 300.0
+"""Seconds for which the world's leases and grants are good."""
 
 
 def changed(**event: object) -> pb.WatchLeasesResponse:
@@ -146,75 +149,80 @@ async def test_a_revoked_key_is_refused_on_its_next_call(w: World) -> None:
     assert (await w.ask()).reason == "API_KEY_INVALID"
 
 
-async def test_a_refusal_is_remembered_for_a_moment_only(w: World) -> None:
-    """A storm of bad calls is one question; a credential that is connected then works within a second or so."""
-    for _ in range(20):
+async def test_a_refusal_is_remembered_for_a_moment_only() -> None:
+    """A storm of bad calls is one question; a credential that is connected then works once the moment is over."""
+    clock = Clock()
+    async with world(clock=clock) as w:
+        for _ in range(20):
+            assert (await w.ask("/~acme/later/v1")).reason == "CREDENTIAL_NOT_FOUND"
+        assert len(w.server.asked) == 1
+        w.connect("acme", "later")
         assert (await w.ask("/~acme/later/v1")).reason == "CREDENTIAL_NOT_FOUND"
-    assert len(w.server.asked) == 1
-    w.connect("acme", "later")
-
-    async with asyncio.timeout(5):
-        while (await w.ask("/~acme/later/v1")).status != 200:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        clock.advance(DENIAL_TTL)
+        assert (await w.ask("/~acme/later/v1")).status == 200
 
 
-async def test_a_lease_is_renewed_in_the_background_when_its_time_comes(w: World) -> None:
-    """The call that finds it old is served at once."""
-    w.server.leases["acme", "notes"].refresh_after_ttl.seconds = 1
-    assert (await w.ask()).status == 200
-    async with asyncio.timeout(5):
-        while len(w.server.asked) < 2:
+async def test_a_lease_is_renewed_in_the_background_when_its_time_comes() -> None:
+    """The call that finds it old is served at once, though the server has not answered; once it has, nobody asks again."""
+    clock = Clock()
+    async with world(clock=clock) as w:
+        assert (await w.ask()).status == 200
+        clock.advance(TTL)
+        w.server.gate.clear()
+        for _ in range(3):
             assert (await w.ask()).status == 200
-            await asyncio.sleep(0.05)
-    w.server.gate.clear()
-    await asyncio.sleep(1.0)
-    assert (await w.ask()).status == 200
+        await w.until(lambda: len(w.server.asked) > 1)
+        w.server.gate.set()
+        await w.shows('lease_answers_total{result="granted"} 2')
+        assert (await w.ask()).status == 200
+        assert len(w.server.asked) == 2
 
 
 async def test_without_a_watch_a_lease_is_confirmed_when_its_time_is_over() -> None:
     """UNIMPLEMENTED is tolerated; then refresh_after_ttl alone bounds what is believed."""
-    async with world(watched=False) as w:
+    clock = Clock()
+    async with world(watched=False, clock=clock) as w:
         w.server.leases["acme", "notes"].refresh_after_ttl.seconds = 1
         assert (await w.ask()).status == 200
         del w.server.leases["acme", "notes"]
-        async with asyncio.timeout(5):
-            while (answer := await w.ask()).status == 200:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        assert answer.reason == "CREDENTIAL_NOT_FOUND"
+        assert (await w.ask()).status == 200
+        clock.advance(1)
+        assert (await w.ask()).reason == "CREDENTIAL_NOT_FOUND"
 
 
-async def test_what_is_held_serves_while_the_server_is_down(w: World) -> None:
+async def test_what_is_held_serves_while_the_server_is_down() -> None:
     """Even past refresh_after_ttl; what is not held is a 503 that says so."""
-    w.server.leases["acme", "notes"].refresh_after_ttl.seconds = 1
-    w.server.allow(w.key, ["acme"], ["*"], ttl=1)
-    assert (await w.ask()).status == 200
-    await w.stop_server()
-    async with asyncio.timeout(5):
-        for _ in range(15):
+    clock = Clock()
+    async with world(clock=clock) as w:
+        assert (await w.ask()).status == 200
+        await w.stop_server()
+        for _ in range(3):
+            clock.advance(TTL)
             assert (await w.ask()).status == 200
-            await asyncio.sleep(0.1)
-    answer = await w.ask("/~acme/other/v1")
-    assert (answer.status, answer.reason, answer.all(b"retry-after")) == (503, "SERVER_UNAVAILABLE", [b"1"])
-    assert (await w.ask("/-/readyz")).status == 200
+        answer = await w.ask("/~acme/other/v1")
+        assert (answer.status, answer.reason, answer.all(b"retry-after")) == (503, "SERVER_UNAVAILABLE", [b"1"])
+        assert (await w.ask("/-/readyz")).status == 200
 
 
-async def test_what_is_held_ends_with_its_token_or_its_grace(w: World) -> None:
+async def test_what_is_held_ends_with_its_token_or_its_grace() -> None:
     """Whichever comes first; then 503."""
-    for tenant, field in (("acme", "expire"), ("globex", "grace")):
-        lease = w.connect(tenant)
-        lease.refresh_after_ttl.seconds = 1
-        if field == "expire":
-            lease.expire_time.GetCurrentTime()
-            lease.expire_time.seconds += 2
-        else:
-            lease.grace_ttl.seconds = 0
-        assert (await w.ask(f"/~{tenant}/notes/v1")).status == 200
-    await w.stop_server()
-    for tenant in ("globex", "acme"):
-        async with asyncio.timeout(6):
-            while (answer := await w.ask(f"/~{tenant}/notes/v1")).status == 200:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        assert answer.reason == "SERVER_UNAVAILABLE"
+    clock = Clock()
+    async with world(clock=clock) as w:
+        for tenant in ("acme", "globex"):
+            lease = w.connect(tenant)
+            if tenant == "acme":
+                lease.expire_time.GetCurrentTime()
+                lease.expire_time.seconds += 4 * int(TTL)
+            else:
+                lease.grace_ttl.seconds = int(TTL)
+            assert (await w.ask(f"/~{tenant}/notes/v1")).status == 200
+        await w.stop_server()
+        for passed, ended in ((0, ()), (TTL, ()), (TTL, ("globex",)), (2 * TTL, ("acme", "globex"))):
+            clock.advance(passed)
+            for tenant in ("acme", "globex"):
+                clock.advance(TRY_AGAIN)
+                answer = await w.ask(f"/~{tenant}/notes/v1")
+                assert answer.reason == ("SERVER_UNAVAILABLE" if tenant in ended else ""), (tenant, passed)
 
 
 async def test_a_denial_drops_what_is_held_at_once(w: World) -> None:

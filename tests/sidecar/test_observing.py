@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
+from sidecar import access_log, spans
 from sidecar.access_log import AccessLog
 from sidecar.engine.over import Over
 from sidecar.exposition import Family, Sample, counter, merged, render, told
@@ -143,9 +144,9 @@ def test_labels_are_escaped_and_pages_of_several_processes_add_up() -> None:
 
 
 async def lines_of(path: Path, count: int) -> list[dict[str, object]]:
-    """So many lines, once they are there."""
+    """So many lines, once they are there, to their last byte."""
     async with asyncio.timeout(SOON):
-        while len(path.read_bytes().splitlines()) < count:  # noqa: ASYNC110 - a thread's doing
+        while path.read_bytes().count(b"\n") < count:  # noqa: ASYNC110 - a thread's doing
             await asyncio.sleep(0.02)
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
@@ -202,8 +203,11 @@ async def test_a_full_disk_costs_lines_and_no_request() -> None:
         assert (await w.ask()).status == 200
 
 
-def test_a_log_that_nobody_reads_is_bounded_and_never_waited_for(tmp_path: Path) -> None:
+def test_a_log_that_nobody_reads_is_bounded_and_never_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pipe whose reader sleeps: what does not fit is dropped."""
+    monkeypatch.setattr(access_log, "LAST", SOON)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -218,8 +222,9 @@ def test_a_log_that_nobody_reads_is_bounded_and_never_waited_for(tmp_path: Path)
     assert all(json.loads(line)["tenant"] == "acme" for line in read.splitlines())
 
 
-def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
+def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As logrotate does it; the last line of the old one is whole."""
+    monkeypatch.setattr(access_log, "LAST", SOON)
     path, old = tmp_path / "access.log", tmp_path / "access.log.1"
     log = AccessLog(path)
     path.rename(old)
@@ -327,6 +332,7 @@ async def test_a_request_becomes_a_span_of_its_callers_trace(
 ) -> None:
     """By the semantic conventions, without a secret; the app's line goes to the upstream untouched."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+    monkeypatch.setattr(spans, "EXPORT", SOON)
     found, endpoint = collector
     async with world(observing=Observing(otlp_endpoint=endpoint, otlp_ratio=0.0)) as w:
         await w.ask("/~acme/notes/v1/hook?token=t0psecret", b"traceparent: " + PARENT + b"\r\ntracestate: a=b\r\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -14,11 +15,10 @@ from hypothesis import strategies as st
 
 from connectors_grpc.gen.connectors.v1 import integration_service_pb2 as integrations
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
-from sidecar.limits import Limits
 from sidecar.refused import SettingsRefused
 from sidecar.retrying import MOST_TRIES, MOST_WAIT, SHORTEST, UNSAID, Signs, wait
 from sidecar.settings import parse
-from tests.sidecar.harness import World, world
+from tests.sidecar.harness import QUICK, Clock, World, world
 
 WALL = 1_800_000_000.0
 NOW = datetime.fromtimestamp(WALL, UTC)
@@ -127,7 +127,7 @@ def test_whatever_an_answer_says_the_wait_is_bounded(
 @pytest_asyncio.fixture
 async def patient() -> AsyncIterator[World]:
     """A sidecar that retries the integration `notes`; `bare` is another."""
-    async with world(retried=frozenset(("notes",)), limits=Limits(tick=0.02, linger=0.5, drain=2.0)) as w:
+    async with world(retried=frozenset(("notes",)), limits=QUICK) as w:
         w.connect("acme", "bare", integration="bare")
         yield w
 
@@ -162,33 +162,30 @@ async def test_what_was_not_asked_for_or_may_not_be_repeated_is_passed(patient: 
 
 async def test_a_body_that_was_not_kept_is_not_sent_again() -> None:
     """It was above the bound."""
-    limits = Limits(tick=0.02, linger=0.5, drain=2.0, kept_body=10)
-    async with world(retried=frozenset(("notes",)), limits=limits) as w:
+    async with world(retried=frozenset(("notes",)), limits=replace(QUICK, kept_body=10)) as w:
         w.provider.replies = [LIMITED]
         assert (await w.ask(method="PUT", body=b"x" * 11)).status == 429
         assert len(w.provider.got) == 1
 
 
-async def test_an_app_that_leaves_ends_the_wait(patient: World) -> None:
+async def test_an_app_that_leaves_ends_the_wait() -> None:
     """Nothing is sent for it any more."""
-    w = patient
-    w.provider.replies = [b"HTTP/1.1 429 X\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"]
-    app = await w.app()
-    await app.send(w.request())
-    await w.until(lambda: len(w.provider.got) == 1)
-    while b"connectors_sidecar_requests_in_flight 1\n" not in (await w.metrics()).body:
-        pass
-    app.close()
-    while b"connectors_sidecar_requests_in_flight 0\n" not in (await w.metrics()).body:
-        pass
-    assert (await w.ask()).status == 200
-    assert len(w.provider.got) == 2
+    clock = Clock()
+    async with world(retried=frozenset(("notes",)), limits=QUICK, clock=clock) as w:
+        w.provider.replies = [b"HTTP/1.1 429 X\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"]
+        app = await w.app()
+        await app.send(w.request())
+        await w.until(lambda: bool(w.provider.got) and not w.provider.open)  # who waits for a turn keeps no connection
+        app.close()
+        await w.shows("requests_in_flight 0")
+        clock.advance(MOST_WAIT)
+        assert (await w.ask()).status == 200
+        assert len(w.provider.got) == 2
 
 
 async def test_the_whole_time_of_a_call_bounds_the_wait_too() -> None:
     """An answer that would come too late is not waited for."""
-    limits = Limits(tick=0.02, linger=0.5, drain=2.0, whole=3.0)
-    async with world(retried=frozenset(("notes",)), limits=limits) as w:
+    async with world(retried=frozenset(("notes",)), limits=replace(QUICK, whole=3.0), clock=Clock()) as w:
         w.provider.replies = [b"HTTP/1.1 429 X\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"]
         assert (await w.ask()).status == 429
 

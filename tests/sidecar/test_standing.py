@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
-from tests.sidecar.harness import World, world
+from tests.sidecar.harness import SOON, World, world
 
 
 def revoke_key(here: World) -> None:
@@ -34,9 +34,9 @@ async def endless(_got: object, writer: asyncio.StreamWriter) -> bytes:
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:
-    """Whether the answer was cut, and not brought to a good end, within the promise."""
+    """Whether the answer was cut, and not brought to a good end."""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SOON):
             while await reader.readuntil(b"\r\n") != b"0\r\n":
                 pass
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -64,6 +64,8 @@ async def test_an_endless_answer_goes_on_while_the_right_to_it_stands() -> None:
         await app.send(here.request())
         await app.reader.readuntil(b"x\r\n")
         here.server.tell(pb.WatchLeasesResponse(resync=pb.Resync()))
-        for _ in range(100):
-            async with asyncio.timeout(5):
+        await here.until(lambda: len(here.server.asked) > 1)  # whether it still stands
+        await here.shows('lease_answers_total{result="granted"} 2')
+        async with asyncio.timeout(SOON):
+            for _ in range(20):
                 await app.reader.readuntil(b"x\r\n")

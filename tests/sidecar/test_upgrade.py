@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -14,8 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
-from sidecar.limits import Limits
-from tests.sidecar.harness import SOON, App, World, world
+from tests.sidecar.harness import QUICK, SOON, App, Clock, World, world
 
 ASK = (
     b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: a2V5\r\n"
@@ -85,9 +85,7 @@ async def test_many_talk_at_once_and_the_pool_is_not_theirs(w: World, echo: Echo
         assert (await w.ask()).status == 200
         assert b"connectors_sidecar_websockets 20\n" in (await w.metrics()).body
         assert b"connectors_sidecar_upstream_connections 1\n" in (await w.metrics()).body
-    async with asyncio.timeout(SOON):
-        while b"connectors_sidecar_websockets 0\n" not in (await w.metrics()).body:
-            pass
+    await w.shows("websockets 0")
 
 
 async def opened(w: World, lines: bytes = b"") -> App:
@@ -208,10 +206,12 @@ async def test_a_revoked_key_a_changed_tenant_and_a_lost_credential_end_open_tun
 
 async def test_an_idle_tunnel_ends_and_their_number_is_bounded() -> None:
     """`idle` for both directions; beyond `tunnels` 429."""
-    async with world(limits=Limits(tick=0.05, linger=0.5, drain=2.0, idle=0.6, tunnels=1)) as w:
+    clock = Clock()
+    async with world(limits=replace(QUICK, idle=60.0, tunnels=1), clock=clock) as w:
         first = await opened(w)
         answer = await w.ask(lines=w.key.bearer + ASK)
         assert (answer.status, answer.reason) == (429, "LIMIT_EXCEEDED")
+        clock.advance(60)
         assert await first.closed()
         (await opened(w)).close()
 

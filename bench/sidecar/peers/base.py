@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.sidecar.proc import PROXY, Process, free_port
+from bench.sidecar.proc import PROXY, Process
 from bench.sidecar.upstream import Upstream
+from tests.ports import free_port
 
 
 class NotInstalled(Exception):

@@ -6,8 +6,8 @@ import sys
 
 from bench.sidecar import tools
 from bench.sidecar.peers.base import NotInstalled, Peer, Setup
-from bench.sidecar.proc import free_port
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
+from tests.ports import free_port
 from tests.sidecar.harness import SIDECAR_KEY, Key, Leaser
 
 
