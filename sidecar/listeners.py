@@ -51,10 +51,11 @@ def open_sockets(where: Listen, count: int = 1) -> list[socket.socket]:
             return [_unix_socket(where)]
         if count == 1:
             return [_tcp_socket(where)]
-        with _tcp_socket(where) as free:  # alone, so that another sidecar's port is not shared by mistake
-            if not where.port:
-                where = Tcp(where.host, free.getsockname()[1])
-        sockets.extend(_tcp_socket(where, shared=True) for _ in range(count))
+        if where.port:
+            _tcp_socket(where).close()  # alone, so that another sidecar's port is not shared by mistake
+        sockets.append(_tcp_socket(where, shared=True))  # one that the kernel chose is nobody else's
+        port = Tcp(where.host, sockets[0].getsockname()[1])
+        sockets.extend(_tcp_socket(port, shared=True) for _ in range(count - 1))
     except OSError as error:
         for sock in sockets:
             sock.close()
