@@ -167,7 +167,8 @@ class AccessLog:
             data = data[count:]
 
     def _failed(self, error: OSError, lines: int) -> None:
-        self.dropped += lines
+        with self._lock:  # `tell` counts there too
+            self.dropped += lines
         now = time.monotonic()
         if now - self._complained >= COMPLAIN:
             self._complained = now
