@@ -109,7 +109,7 @@ class Server:
 
     def call_stream(self, key: Secret) -> Any:
         """One streamed call with an app's key: `write`, `done_writing` and `read` of grpc.aio. Errors: `translate`."""
-        return self._stub.CallStream(metadata=[("authorization", f"Bearer {key.reveal()}")])
+        return heard_out(self._stub.CallStream(metadata=[("authorization", f"Bearer {key.reveal()}")]))
 
     async def events(self) -> AsyncIterator[pb.WatchLeasesResponse]:
         """One watch until it breaks; the caller begins again. Raises: Denied, Unreachable."""
@@ -127,6 +127,29 @@ class Server:
             raise translate(error) from None
         finally:
             call.cancel()
+
+
+class _HeardOut:
+    """What grpc.aio has within a call, but for the one thing that it does to a call whose write fails."""
+
+    def __init__(self, within: Any) -> None:
+        self._within = within
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._within, name)
+
+    def set_internal_error(self, _text: str) -> None:
+        """Nothing: why the write failed, the server says itself."""
+
+
+def heard_out(call: Any) -> Any:
+    """A streamed call that is read to the end which the server gave it, whatever is written meanwhile.
+
+    A server may answer, or refuse, before it has all of a body. The next write fails then, and grpc.aio takes that for the call's
+    own end: what was not read yet is lost, and the server's status too.  Source: https://github.com/grpc/grpc/issues/36066
+    """
+    call._cython_call = _HeardOut(call._cython_call)  # noqa: SLF001 - there is no other way in
+    return call
 
 
 def pause(attempt: int, draw: float, retry_after: float | None = None) -> float:

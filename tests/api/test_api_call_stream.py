@@ -14,6 +14,7 @@ import pytest_asyncio
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
 from connectors_grpc.simulator.misbehaviour import Endpoint, Misbehaviour, Queued
+from sidecar.server import heard_out
 from tests.canary import planted
 from tests.providers import RecordingUpstream, recording_upstream
 from tests.running import Client, Refused, Server, fresh_id, refusals, refused
@@ -47,7 +48,7 @@ class Line:
     def open(self, parts: Any = None, key: str | None = None) -> Any:
         """A stream under way."""
         metadata = (("authorization", f"Bearer {key or self.app.key}"),)
-        return stubs.ProxyServiceStub(self.app.channel).CallStream(parts, metadata=metadata, timeout=30)
+        return heard_out(stubs.ProxyServiceStub(self.app.channel).CallStream(parts, metadata=metadata, timeout=30))
 
     async def call(
         self, parts: Iterable[pb.CallStreamRequest], key: str | None = None

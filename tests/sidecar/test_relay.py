@@ -14,9 +14,9 @@ import notion_client
 import pytest
 import pytest_asyncio
 
+from connectors_grpc.gen.connectors.v1.credential_service_pb2 import RevokeCredentialRequest
 from connectors_grpc.quota import Quota
 from connectors_grpc.secret import Secret
-from sidecar.limits import Limits
 from sidecar.main import run
 from sidecar.refused import SettingsRefused
 from sidecar.route import Credential, Fixed, Tenant
@@ -25,7 +25,7 @@ from sidecar.settings import Dedicated, SidecarSettings, Tcp, Unix, parse
 from tests.canary import planted
 from tests.providers import RecordingUpstream, recording_upstream
 from tests.running import Client, Server, fresh_id
-from tests.sidecar.harness import SOON, Answer, App
+from tests.sidecar.harness import QUICK, SOON, Answer, App
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 PIECE = 64 * 1024
@@ -98,7 +98,7 @@ async def desk(server: Server) -> AsyncIterator[Desk]:
             server=Address(server.grpc_address),
             dedicated=(Dedicated(Tcp("127.0.0.1", 0), Fixed(Tenant(tenant), Credential(name))),),
             relay=True,
-            limits=Limits(tick=0.05, linger=0.5, drain=2.0),
+            limits=QUICK,
         )
         async with relaying(settings) as addresses:
             yield Desk(server, upstream, await server.app(tenant), tenant, name, token, addresses)
@@ -222,6 +222,33 @@ async def test_an_app_that_leaves_ends_the_providers_connection(desk: Desk) -> N
             await app.reader.readuntil(b"\r\n\r\n")
     async with asyncio.timeout(SOON):
         await left.wait()
+
+
+async def pour(app: App) -> None:
+    """A body without an end, until nobody takes it."""
+    with contextlib.suppress(OSError):
+        while True:
+            await app.send(b"%x\r\n%b\r\n" % (PIECE, b"x" * PIECE))
+
+
+async def test_a_refusal_while_the_body_is_sent_reaches_the_app_with_its_reason(desk: Desk) -> None:
+    """The server ends the call in the middle of the upload; the app is told why, and not that nobody can be reached."""
+
+    async def swallow(_head: bytes, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        while await reader.read(PIECE):
+            begun.set()
+
+    begun = asyncio.Event()
+    desk.upstream.handler = swallow
+    async with desk.connection() as app, asyncio.timeout(SOON):
+        await app.send(desk.request(method=b"PUT", lines=b"Transfer-Encoding: chunked\r\n"))
+        pouring = asyncio.create_task(pour(app))
+        await begun.wait()
+        revoke = RevokeCredentialRequest(tenant=desk.tenant, credential=desk.name)
+        await desk.server.admin.call("RevokeCredential", revoke)
+        assert (await app.answer()).reason == "CREDENTIAL_REVOKED"
+        pouring.cancel()
+        await asyncio.gather(pouring, return_exceptions=True)
 
 
 async def test_a_body_that_breaks_off_cuts_the_apps_connection(desk: Desk) -> None:
