@@ -1,6 +1,6 @@
 """What a credential costs, cold and warm, by each way in, beside reading the Vault directly with hvac: one run, one machine.
 
-    make bench-cold            # about half a minute
+    python -m bench.cold            # about half a minute
 
 Loopback throughout. CPU is what server and sidecar used together, for the direct rows what this process used.
 """
