@@ -1,4 +1,4 @@
-"""What every call passes, over gRPC now and over REST by the same door: who calls, may they, is it whole, how long, what failed.
+"""What every call passes, over gRPC, and over REST by the same door: who calls, may they, is it whole, how long, what failed.
 
 It must not know what an RPC does. The order is fixed: authenticate, authorise, validate, run, translate errors, log one line.
 """

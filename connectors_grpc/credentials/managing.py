@@ -1,4 +1,4 @@
-"""What operators do with credentials: store, read, list, change, revoke and purge them."""
+"""What operators do with credentials: store, read, list, change, revoke and forget them."""
 
 from __future__ import annotations
 

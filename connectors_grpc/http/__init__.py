@@ -1,1 +1,1 @@
-"""The HTTP edge: health, the connect page and the OAuth callback. It never sends a CORS header."""
+"""The HTTP edge: health, the connect page, the OAuth callback, REST and metrics. It never sends a CORS header."""

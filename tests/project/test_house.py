@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -117,6 +118,15 @@ def test_no_dataclass_is_spilled_by_asdict() -> None:
         # The command line's tables and the simulator's notes are for people's eyes anyway.
         harmless = name.startswith(("connectors_grpc/secret.py", "connectors_grpc/cli/", "connectors_grpc/simulator/"))
         assert harmless or "asdict" not in path.read_text(), name
+
+
+def test_the_sidecar_may_reach_no_module_of_the_server_that_is_not_said() -> None:
+    """Whoever adds one says whether it is the sidecar's too: in pyproject.toml, or here."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (forbidden,) = (each["forbidden_modules"] for each in contracts if each.get("source_modules") == ["sidecar"])
+    names = {Path(name).parts[1].removesuffix(".py") for name in MODULES if name.startswith("connectors_grpc/")}
+    shared = {"certificates", "domain", "inject", "logs", "quota", "resolving", "secret"}
+    assert {f"connectors_grpc.{name}" for name in names - shared - {"__init__"}} == set(forbidden)
 
 
 def test_imports_point_down() -> None:
