@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -497,6 +498,78 @@ def aged(lease: pb.Lease, seconds: float) -> pb.Lease:
     return lease
 
 
+@dataclass(slots=True)
+class Peers:
+    """What a sidecar talks to: a provider, and a server that knows one app's key. `address` is the server's."""
+
+    provider: Provider
+    server: Leaser
+    key: Key
+    grpc_server: grpc.aio.Server
+    address: str
+
+    def world(self, addresses: list[str], **more: Any) -> World:
+        """With a sidecar at these addresses, its own in front."""
+        more = {"unix": None, "stop": asyncio.Event(), **more}
+        address = addresses[0] if addresses else ""
+        return World(self.provider, self.server, self.key, address, addresses, grpc_server=self.grpc_server, **more)
+
+
+@contextlib.asynccontextmanager
+async def peers(tls: Any = None) -> AsyncIterator[Peers]:
+    """Both, on loopback and free ports."""
+    provider, leaser, key = Provider(), Leaser(), Key()
+    upstream = await asyncio.start_server(provider.serve, "127.0.0.1", 0, ssl=tls)
+    provider.port = upstream.sockets[0].getsockname()[1]
+    server = grpc.aio.server()
+    stubs.add_ProxyServiceServicer_to_server(leaser, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    leaser.allow(key, ["acme", "globex"], ["*"])
+    try:
+        yield Peers(provider, leaser, key, server, f"127.0.0.1:{port}")
+    finally:
+        await server.stop(None)
+        upstream.close()
+        for task in list(provider.tasks):
+            task.cancel()
+        await asyncio.gather(*provider.tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def process(
+    folder: Path, *, stderr: int | None = asyncio.subprocess.DEVNULL, before: Callable[[], None] | None = None
+) -> AsyncIterator[tuple[World, asyncio.subprocess.Process]]:
+    """A sidecar as it is run, with what it talks to. It ends by SIGTERM, if it has not ended, and well."""
+    async with peers() as there:
+        (folder / "key").write_text(SIDECAR_KEY)
+        running = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "sidecar", "--listen", "127.0.0.1:0", "--server", there.address,
+            "--key-file", str(folder / "key"), "--log-level", "debug",
+            stdout=asyncio.subprocess.PIPE, stderr=stderr, preexec_fn=before,
+        )  # fmt: skip
+        try:
+            w = there.world([await address_of(running)])
+            w.connect()
+            yield w, running
+            for app in w.apps:
+                app.close()
+            if running.returncode is None:
+                running.terminate()
+            assert await asyncio.wait_for(running.wait(), SOON) == 0
+        finally:
+            if running.returncode is None:
+                running.kill()
+                await running.wait()
+
+
+async def address_of(running: asyncio.subprocess.Process) -> str:
+    """Where a sidecar says that it listens, once it does."""
+    assert running.stdout is not None
+    line = (await asyncio.wait_for(running.stdout.readline(), SOON)).decode()
+    return line.strip().rpartition("http://")[2]
+
+
 @contextlib.asynccontextmanager
 async def world(
     *,
@@ -514,56 +587,41 @@ async def world(
     clock: Clock | None = None,
 ) -> AsyncIterator[World]:
     """Everything on loopback and free ports; the sidecar by that clock, if one is given."""
-    provider, leaser = Provider(), Leaser()
-    leaser.watch_implemented = watched
-    upstream = await asyncio.start_server(provider.serve, "127.0.0.1", 0, ssl=tls)
-    provider.port = upstream.sockets[0].getsockname()[1]
-    server = grpc.aio.server()
-    stubs.add_ProxyServiceServicer_to_server(leaser, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    key = Key()
-    leaser.allow(key, ["acme", "globex"], ["*"])
     dedicated = (Dedicated(Tcp("127.0.0.1", 0), Fixed(Tenant(fixed[0]), Credential(fixed[1]))),) if fixed else ()
-    settings = SidecarSettings(
-        listen=Unix(unix) if unix else Tcp("127.0.0.1", 0),
-        server=Address(f"127.0.0.1:{port}", Secret(SIDECAR_KEY)),
-        open_door=open_door,
-        upstream_ca=upstream_ca,
-        dedicated=dedicated,
-        metrics_listen=Tcp("127.0.0.1", free_port()),
-        limits=limits or QUICK,
-        quota=quota or Quota(),
-        observing=observing or Observing(),
-        client_certificates=client_certificates or {},
-        retried=retried,
-    )
-    addresses: list[str] = []
-    stop = asyncio.Event()
-    running = asyncio.create_task(run(settings, addresses.append, stop, clock=clock))
-    w = World(provider, leaser, key, "", addresses, unix, stop, server, running=running)
-    await w.until(lambda: len(addresses) == 1 + len(dedicated) or running.done())
-    if running.done():
-        upstream.close()
-        await server.stop(None)
-        running.result()
-    w.all_addresses[:] = [address.removeprefix("http://") for address in addresses]
-    w.all_addresses.append(str(settings.metrics_listen))
-    w.address = w.all_addresses[0]
-    if watched:  # the first event makes everything doubtful: tests begin behind it
-        await w.shows("watch_up 1")
-    w.connect()
-    try:
-        yield w
-    finally:
-        for app in w.apps:
-            app.close()
-        stop.set()
-        leaser.gate.set()
-        async with asyncio.timeout(SOON):
-            await running
-        await server.stop(None)
-        upstream.close()
-        for task in list(provider.tasks):
-            task.cancel()
-        await asyncio.gather(*provider.tasks, return_exceptions=True)
+    async with peers(tls) as there:
+        there.server.watch_implemented = watched
+        settings = SidecarSettings(
+            listen=Unix(unix) if unix else Tcp("127.0.0.1", 0),
+            server=Address(there.address, Secret(SIDECAR_KEY)),
+            open_door=open_door,
+            upstream_ca=upstream_ca,
+            dedicated=dedicated,
+            metrics_listen=Tcp("127.0.0.1", free_port()),
+            limits=limits or QUICK,
+            quota=quota or Quota(),
+            observing=observing or Observing(),
+            client_certificates=client_certificates or {},
+            retried=retried,
+        )
+        addresses: list[str] = []
+        stop = asyncio.Event()
+        running = asyncio.create_task(run(settings, addresses.append, stop, clock=clock))
+        w = there.world(addresses, unix=unix, stop=stop, running=running)
+        await w.until(lambda: len(addresses) == 1 + len(dedicated) or running.done())
+        if running.done():
+            running.result()
+        w.all_addresses[:] = [address.removeprefix("http://") for address in addresses]
+        w.all_addresses.append(str(settings.metrics_listen))
+        w.address = w.all_addresses[0]
+        if watched:  # the first event makes everything doubtful: tests begin behind it
+            await w.shows("watch_up 1")
+        w.connect()
+        try:
+            yield w
+        finally:
+            for app in w.apps:
+                app.close()
+            stop.set()
+            there.server.gate.set()
+            async with asyncio.timeout(SOON):
+                await running

@@ -8,15 +8,12 @@ import os
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import pytest
 
-from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
 from connectors_grpc.secret import Secret
 from sidecar.descriptors import RESERVE, fitted
 from sidecar.leases import Ask, Leases
@@ -31,57 +28,15 @@ from tests.sidecar.harness import (
     SOON,
     App,
     Got,
-    Key,
-    Leaser,
     Provider,
-    World,
     aged,
+    peers,
+    process,
     world,
 )
 
 DESCRIPTORS = 112
 LONG = 500.0
-
-
-@contextlib.asynccontextmanager
-async def process(
-    folder: Path, *, stderr: int | None = asyncio.subprocess.DEVNULL, before: Callable[[], None] | None = None
-) -> AsyncIterator[tuple[World, asyncio.subprocess.Process]]:
-    """A sidecar as it is run, with what it talks to."""
-    provider, leaser, key = Provider(), Leaser(), Key()
-    upstream = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
-    provider.port = upstream.sockets[0].getsockname()[1]
-    server = grpc.aio.server()
-    stubs.add_ProxyServiceServicer_to_server(leaser, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    leaser.allow(key, ["acme"], ["*"])
-    (folder / "key").write_text(SIDECAR_KEY)
-    running = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "sidecar", "--listen", "127.0.0.1:0", "--server", f"127.0.0.1:{port}",
-        "--key-file", str(folder / "key"), "--log-level", "debug",
-        stdout=asyncio.subprocess.PIPE, stderr=stderr, preexec_fn=before,
-    )  # fmt: skip
-    assert running.stdout is not None
-    try:
-        line = (await asyncio.wait_for(running.stdout.readline(), SOON)).decode()
-        address = line.strip().rpartition("http://")[2]
-        w = World(provider, leaser, key, address, [address], None, asyncio.Event(), server)
-        w.connect()
-        yield w, running
-        for app in w.apps:
-            app.close()
-        running.terminate()
-        assert await asyncio.wait_for(running.wait(), SOON) == 0
-    finally:
-        if running.returncode is None:
-            running.kill()
-            await running.wait()
-        await server.stop(None)
-        upstream.close()
-        for task in list(provider.tasks):
-            task.cancel()
-        await asyncio.gather(*provider.tasks, return_exceptions=True)
 
 
 def few_descriptors() -> None:
@@ -183,18 +138,16 @@ async def test_a_log_whose_reader_is_gone_costs_lines_alone(tmp_path: Path) -> N
 @pytest.mark.parametrize("step", [-86_400.0, 86_400.0])
 async def test_a_clock_that_jumps_neither_lengthens_nor_ends_what_is_held(step: float) -> None:
     """A lease lives by the loop's clock; only what is leased afterwards sees the new time."""
-    leaser = Leaser()
-    server = grpc.aio.server()
-    stubs.add_ProxyServiceServicer_to_server(leaser, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    w = World(Provider(1), leaser, Key(), "", [], None, asyncio.Event(), server)
-    lease = aged(w.connect(), 1)
-    lease.expire_time.FromMilliseconds(int((time.time() + 100) * 1000))
-    lease.refresh_after_ttl.seconds = 1000
     now, jumped = [1000.0], [0.0]
     ask = Ask(Tenant("acme"), Credential("notes"), None)
-    async with Server(Address(f"127.0.0.1:{port}", Secret(SIDECAR_KEY))) as source, asyncio.TaskGroup() as tasks:
+    async with (
+        peers() as there,
+        Server(Address(there.address, Secret(SIDECAR_KEY))) as source,
+        asyncio.TaskGroup() as tasks,
+    ):
+        lease = aged(there.world([]).connect(), 1)
+        lease.expire_time.FromMilliseconds(int((time.time() + 100) * 1000))
+        lease.refresh_after_ttl.seconds = 1000
         leases = Leases(source, tasks, clock=lambda: now[0], wall=lambda: time.time() + jumped[0])
         leases.watched = True
         held = await leases.get(ask)
@@ -204,8 +157,7 @@ async def test_a_clock_that_jumps_neither_lengthens_nor_ends_what_is_held(step: 
         now[0] += 60
         with contextlib.suppress(Problem):
             assert leases.find(ask, now[0]) is None
-    assert len(leaser.asked) == 1
-    await server.stop(None)
+    assert len(there.server.asked) == 1
 
 
 @pytest.mark.timeout(LONG + SOON)

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import pytest
 import pytest_asyncio
 from click.testing import CliRunner
@@ -23,13 +22,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from connectors_grpc.gen.connectors.v1 import error_reason_pb2
-from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
 from sidecar.command import command
 from sidecar.engine.upstream import Upstream
 from sidecar.problem import TEXT, Problem, answer
 from sidecar.refused import SettingsRefused
 from sidecar.settings import Tcp, Unix, parse
-from tests.sidecar.harness import SIDECAR_KEY, SOON, App, Key, Leaser, Provider, World, world
+from tests.sidecar.harness import SIDECAR_KEY, SOON, App, World, process, world
 
 
 @pytest.mark.parametrize(
@@ -202,50 +200,26 @@ async def test_a_certificate_for_another_name_is_refused(tls_world: World) -> No
 
 async def test_the_process_serves_on_uvloop_and_ends_by_sigterm_after_what_is_in_flight(tmp_path: Path) -> None:
     """As an operator runs it; nothing of any secret stands in its output."""
-    provider, leaser, key = Provider(), Leaser(), Key()
-    upstream = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
-    provider.port = upstream.sockets[0].getsockname()[1]
-    server = grpc.aio.server()
-    stubs.add_ProxyServiceServicer_to_server(leaser, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    leaser.allow(key, ["acme"], ["*"])
-    key_file = tmp_path / "key"
-    key_file.write_text(SIDECAR_KEY)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "sidecar", "--listen", "127.0.0.1:0", "--server", f"127.0.0.1:{port}",
-        "--key-file", str(key_file), "--log-level", "debug",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    line = (await asyncio.wait_for(process.stdout.readline(), SOON)).decode()
-    address = line.strip().rpartition("http://")[2]
-    w = World(provider, leaser, key, address, [address], None, asyncio.Event(), server)
-    w.connect()
-    gate = asyncio.Event()
+    async with process(tmp_path, stderr=asyncio.subprocess.PIPE) as (w, running):
+        gate = asyncio.Event()
 
-    async def wait(got: Any, writer: asyncio.StreamWriter) -> bytes:
-        await gate.wait()
-        return b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"
+        async def wait(got: Any, writer: asyncio.StreamWriter) -> bytes:
+            await gate.wait()
+            return b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"
 
-    app = await w.app()
-    assert (await app.ask(w.request())).body == b"ok"
-    provider.reply = wait
-    await app.send(w.request())
-    await w.until(lambda: len(provider.got) > 1)
-    process.send_signal(signal.SIGTERM)
-    gate.set()
-    answer = await app.answer()
-    assert (answer.body, answer.all(b"connection")) in ((b"late", [b"close"]), (b"late", []))
-    _, err = await asyncio.wait_for(process.communicate(), SOON)
-    assert process.returncode == 0
-    for secret in (SIDECAR_KEY, key.text, w.token().decode().removeprefix("Bearer ")):
-        assert secret.encode() not in err
-    app.close()
-    await server.stop(None)
-    upstream.close()
-    for task in list(provider.tasks):
-        task.cancel()
+        app = await w.app()
+        assert (await app.ask(w.request())).body == b"ok"
+        w.provider.reply = wait
+        await app.send(w.request())
+        await w.until(lambda: len(w.provider.got) > 1)
+        running.send_signal(signal.SIGTERM)
+        gate.set()
+        answer = await app.answer()
+        assert (answer.body, answer.all(b"connection")) in ((b"late", [b"close"]), (b"late", []))
+        _, err = await asyncio.wait_for(running.communicate(), SOON)
+        assert running.returncode == 0
+        for secret in (SIDECAR_KEY, w.key.text, w.token().decode().removeprefix("Bearer ")):
+            assert secret.encode() not in err
 
 
 async def test_a_taken_port_is_said_in_one_line(w: World, tmp_path: Path) -> None:

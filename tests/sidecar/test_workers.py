@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import grpc.aio
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
 from connectors_grpc.quota import Quota
 from sidecar.command import arguments, command
 from sidecar.listeners import open_sockets
 from sidecar.settings import Tcp
 from sidecar.worker import VARIABLE
 from tests.ports import free_port
-from tests.sidecar.harness import OK, SIDECAR_KEY, SOON, App, Got, Key, Leaser, Provider, World
+from tests.sidecar.harness import OK, SIDECAR_KEY, SOON, App, Got, World, address_of, peers
 
 
 @dataclass
@@ -65,41 +63,26 @@ class Crew:
 @pytest_asyncio.fixture
 async def crew(tmp_path: Path) -> AsyncIterator[Crew]:
     """On a port, a port of one credential, and the way of metrics."""
-    provider, leaser, key = Provider(), Leaser(), Key()
-    upstream = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
-    provider.port = upstream.sockets[0].getsockname()[1]
-    server = grpc.aio.server()
-    stubs.add_ProxyServiceServicer_to_server(leaser, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    leaser.allow(key, ["acme"], ["*"])
-    key_file, path, metrics = tmp_path / "key", tmp_path / "s.sock", f"127.0.0.1:{free_port()}"
-    key_file.write_text(SIDECAR_KEY)
-    said = [
-        "--listen", "127.0.0.1:0", "--map", f"unix:{path}=acme/notes", "--server", f"127.0.0.1:{port}",
-        "--key-file", str(key_file), "--metrics-listen", metrics, "--workers", "2",
-    ]  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "sidecar", *said, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-    )
-    assert process.stdout is not None
-    line = (await asyncio.wait_for(process.stdout.readline(), SOON)).decode()
-    address = line.strip().rpartition("http://")[2]
-    w = World(provider, leaser, key, address, [address, metrics], None, asyncio.Event(), server)
-    w.connect()
-    try:
-        yield Crew(w, process, path, said)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await asyncio.wait_for(process.wait(), SOON)
-        await server.stop(None)
-        upstream.close()
-        for app in w.apps:
-            app.close()
-        for task in list(provider.tasks):
-            task.cancel()
-        await asyncio.gather(*provider.tasks, return_exceptions=True)
+    path, metrics = tmp_path / "s.sock", f"127.0.0.1:{free_port()}"
+    (tmp_path / "key").write_text(SIDECAR_KEY)
+    async with peers() as there:
+        said = [
+            "--listen", "127.0.0.1:0", "--map", f"unix:{path}=acme/notes", "--server", there.address,
+            "--key-file", str(tmp_path / "key"), "--metrics-listen", metrics, "--workers", "2",
+        ]  # fmt: skip
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "sidecar", *said, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        w = there.world([await address_of(process), metrics])
+        w.connect()
+        try:
+            yield Crew(w, process, path, said)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await asyncio.wait_for(process.wait(), SOON)
+            for app in w.apps:
+                app.close()
 
 
 async def test_workers_share_an_address_and_are_counted_together(crew: Crew) -> None:
