@@ -151,6 +151,16 @@ class Client:
         made: credentials.Credential = (await self.call("StoreCredential", request)).credential
         return made
 
+    async def keyed_api(
+        self, tenant: str, base_url: str, key: str, *, oauth: dict[str, Any] | None = None, **api: Any
+    ) -> str:
+        """An integration of a test's own, whose calls bear an API key, with that key stored for a tenant. Its id."""
+        name = fresh_id("api")
+        api = {"base_url": base_url, "placement": {"headers": {"Authorization": "Bearer {api_key}"}}, **api}
+        await self.create_integration(name, oauth=oauth, api=api, allow_private_addresses=True)
+        await self.store(tenant, name, api_key={"api_key": key})
+        return name
+
     async def proxied(self, tenant: str, credential: str, path: str, **fields: Any) -> proxy.CallResponse:
         """ProxyService.Call."""
         request = proxy.CallRequest(tenant=tenant, credential=credential, path=path, **fields)

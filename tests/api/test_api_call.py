@@ -59,22 +59,18 @@ class Line:
 @pytest_asyncio.fixture(loop_scope="session")
 async def line(server: Server) -> AsyncIterator[Line]:
     """One of this test's own, with a constant header and two OAuth endpoints."""
-    name, tenant, key = fresh_id("api"), (await server.admin.create_tenant()).id, planted()
+    tenant, key = (await server.admin.create_tenant()).id, planted()
     async with recording_upstream() as upstream:
-        await server.admin.create_integration(
-            name,
+        name = await server.admin.keyed_api(
+            tenant,
+            upstream.url,
+            key,
             oauth={
                 "authorization_endpoint": f"{upstream.url}/v1/oauth/authorize",
                 "token_endpoint": f"{upstream.url}/v1/oauth/token",
             },
-            api={
-                "base_url": upstream.url,
-                "placement": {"headers": {"Authorization": "Bearer {api_key}"}},
-                "default_headers": {"Notion-Version": "2022-06-28"},
-            },
-            allow_private_addresses=True,
+            default_headers={"Notion-Version": "2022-06-28"},
         )
-        await server.admin.store(tenant, name, api_key={"api_key": key})
         yield Line(server, upstream, await server.app(tenant), tenant, name, key)
 
 
@@ -314,11 +310,7 @@ async def test_an_api_that_hangs_for_one_tenant_leaves_room_for_the_others(serve
 
     other, key = (await server.admin.create_tenant()).id, planted()
     async with recording_upstream() as free:
-        name = fresh_id("api")
-        placed = {"headers": {"Authorization": "Bearer {api_key}"}}
-        api = {"base_url": free.url, "placement": placed}
-        await server.admin.create_integration(name, api=api, allow_private_addresses=True)
-        await server.admin.store(other, name, api_key={"api_key": key})
+        name = await server.admin.keyed_api(other, free.url, key)
         app = await server.app(other)
         line.upstream.handler = hang
         calls = [asyncio.create_task(line.call()) for _ in range(120)]

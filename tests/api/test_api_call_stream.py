@@ -17,7 +17,7 @@ from connectors_grpc.simulator.misbehaviour import Endpoint, Misbehaviour, Queue
 from sidecar.server import heard_out
 from tests.canary import planted
 from tests.providers import RecordingUpstream, recording_upstream
-from tests.running import Client, Refused, Server, fresh_id, refusals, refused
+from tests.running import Client, Refused, Server, refusals, refused
 from tests.worlds import World
 
 pytestmark = pytest.mark.usefixtures("heard")
@@ -64,18 +64,10 @@ class Line:
 @pytest_asyncio.fixture(loop_scope="session")
 async def line(server: Server) -> AsyncIterator[Line]:
     """One of this test's own."""
-    name, tenant, key = fresh_id("api"), (await server.admin.create_tenant()).id, planted()
+    tenant, key = (await server.admin.create_tenant()).id, planted()
     async with recording_upstream() as upstream:
-        await server.admin.create_integration(
-            name,
-            api={
-                "base_url": f"{upstream.url}/base",
-                "placement": {"headers": {"Authorization": "Bearer {api_key}"}},
-                "default_headers": {"Notion-Version": "2022-06-28"},
-            },
-            allow_private_addresses=True,
-        )
-        await server.admin.store(tenant, name, api_key={"api_key": key})
+        version = {"Notion-Version": "2022-06-28"}
+        name = await server.admin.keyed_api(tenant, f"{upstream.url}/base", key, default_headers=version)
         yield Line(server, upstream, await server.app(tenant), tenant, name, key)
 
 

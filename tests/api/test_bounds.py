@@ -51,12 +51,9 @@ class Place:
 @contextlib.asynccontextmanager
 async def placed(server: Server) -> AsyncIterator[Place]:
     """One of its own."""
-    name, tenant = fresh_id("api"), (await server.admin.create_tenant()).id
+    tenant = (await server.admin.create_tenant()).id
     async with recording_upstream() as upstream:
-        placement = {"headers": {"Authorization": "Bearer {api_key}"}}
-        api = {"base_url": upstream.url, "placement": placement}
-        await server.admin.create_integration(name, api=api, allow_private_addresses=True)
-        await server.admin.store(tenant, name, api_key={"api_key": planted()})
+        name = await server.admin.keyed_api(tenant, upstream.url, planted())
         yield Place(server, upstream, tenant, name, await server.app(tenant))
 
 

@@ -24,7 +24,7 @@ from sidecar.server import Address
 from sidecar.settings import Dedicated, SidecarSettings, Tcp, Unix, parse
 from tests.canary import planted
 from tests.providers import RecordingUpstream, recording_upstream
-from tests.running import Client, Server, fresh_id
+from tests.running import Client, Server
 from tests.sidecar.harness import QUICK, SOON, Answer, App
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -85,14 +85,9 @@ async def relaying(settings: SidecarSettings) -> AsyncIterator[list[str]]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def desk(server: Server) -> AsyncIterator[Desk]:
     """One of this test's own."""
-    name, tenant, token = fresh_id("api"), (await server.admin.create_tenant()).id, planted()
+    tenant, token = (await server.admin.create_tenant()).id, planted()
     async with recording_upstream() as upstream:
-        await server.admin.create_integration(
-            name,
-            api={"base_url": f"{upstream.url}/base", "placement": {"headers": {"Authorization": "Bearer {api_key}"}}},
-            allow_private_addresses=True,
-        )
-        await server.admin.store(tenant, name, api_key={"api_key": token})
+        name = await server.admin.keyed_api(tenant, f"{upstream.url}/base", token)
         settings = SidecarSettings(
             listen=Tcp("127.0.0.1", 0),
             server=Address(server.grpc_address),

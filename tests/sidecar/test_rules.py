@@ -15,7 +15,7 @@ from connectors_grpc.gen.connectors.v1 import proxy_service_pb2_grpc as stubs
 from connectors_grpc.inject import CallNotAllowed, RuleRefused, Rules, TargetRefused, parse_target
 from connectors_grpc.inject.rules import Rule
 from tests.providers import recording_upstream
-from tests.running import Server, fresh_id, refusals, refused
+from tests.running import Server, refusals, refused
 from tests.sidecar.harness import Key, World
 
 READ = [(["GET"], "/v1/pages/*", []), (["POST"], "/v1/search", ["notes"]), ([], "/v1/files/**", [])]
@@ -237,11 +237,9 @@ async def test_rules_that_the_sidecar_can_not_read_allow_nothing(w: World) -> No
 
 async def test_the_server_holds_call_and_call_stream_to_the_rules_and_tells_sidecars(server: Server) -> None:
     """And keeps them with the key."""
-    name, tenant = fresh_id("api"), (await server.admin.create_tenant()).id
+    tenant = (await server.admin.create_tenant()).id
     async with recording_upstream() as upstream:
-        api = {"base_url": upstream.url, "placement": {"headers": {"Authorization": "Bearer {api_key}"}}}
-        await server.admin.create_integration(name, api=api, allow_private_addresses=True)
-        await server.admin.store(tenant, name, api_key={"api_key": "a-secret-of-some-length"})
+        name = await server.admin.keyed_api(tenant, upstream.url, "a-secret-of-some-length")
         rules = [access.CallRule(methods=["GET"], path="/v1/pages/*", credentials=[name])]
         app = await server.app(tenant, rules=rules)
         assert (await app.proxied(tenant, name, "/v1/pages/1")).http_status == 200
