@@ -18,6 +18,7 @@ from connectors_grpc.certificates import read_certificates
 from connectors_grpc.clock import SystemClock
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.flows import Flows
+from connectors_grpc.credentials.granting import Granting
 from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.credentials.importing import Importing
 from connectors_grpc.credentials.inflight import InFlight
@@ -125,8 +126,9 @@ async def platform(
     proxying = Proxying(leasing, metering, calling, calls, audit)
     streaming = Streaming(leasing, metering, calling, calls, audit)
     flows = Flows(records, clock)
+    granting = Granting(managing, keeper, storing, outbound, audit, clock)
     connecting = Connecting(
-        flows, tenants, integrations, managing, platform_cipher, outbound, audit, clock, settings.base_url
+        flows, tenants, integrations, managing, granting, platform_cipher, outbound, audit, clock, settings.base_url
     )
     operations = Operations(records, clock)
     deleting = Deleting(tenants, Purging(integrations, keeper, revoking), keeper, operations, audit)

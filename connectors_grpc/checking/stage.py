@@ -12,6 +12,7 @@ from connectors_grpc.changes import ChangeFeed
 from connectors_grpc.clock import SystemClock
 from connectors_grpc.credentials.connecting import Connecting
 from connectors_grpc.credentials.flows import Flows
+from connectors_grpc.credentials.granting import Granting
 from connectors_grpc.credentials.holding import Holding
 from connectors_grpc.credentials.identity import Identity
 from connectors_grpc.credentials.inflight import InFlight
@@ -71,7 +72,7 @@ class Stage:
         self._client, self._own, self._platform = client, own, platform
         self.caller = ApiKey(KeyId("check"), "", frozenset(Role), Scope(None), "", clock.now())
         access = Access(records, changes, audit, clock)
-        self.records = records
+        self.records, self.secrets = records, secrets
         self.tenants = Tenants(records, cipher, changes, audit, clock)
         self.integrations = Integrations(records, platform, {definition.id: definition}, changes, audit, clock)
         self.keeper = Keeper(secrets, cipher, clock)
@@ -88,9 +89,10 @@ class Stage:
         self.leasing = leasing
         self._flights = AsyncExitStack()
         self.proxying = Proxying(leasing, Metering(self.tenants, clock), outbound, calls, audit)
+        granting = Granting(self.managing, self.keeper, storing, outbound, audit, clock)
         self.connecting = Connecting(
-            Flows(records, clock), self.tenants, self.integrations, self.managing, platform, outbound, audit, clock,
-            "https://connectors.example",
+            Flows(records, clock), self.tenants, self.integrations, self.managing, granting, platform, outbound, audit,
+            clock, "https://connectors.example",
         )  # fmt: skip
 
     async def __aenter__(self) -> Stage:

@@ -90,6 +90,7 @@ class Connecting:
         tenants: Tenants,
         integrations: Integrations,
         managing: Managing,
+        granting: Granting,
         ciphers: Ciphers,
         outbound: Outbound,
         audit: Audit,
@@ -102,8 +103,8 @@ class Connecting:
         self._managing = managing
         self._ciphers = ciphers
         self._asking = Asking(outbound, clock)
-        self._granting = Granting(managing, outbound, audit)
-        self._devices = Devices(flows, tenants, integrations, self._granting, ciphers, self._asking, clock)
+        self._granting = granting
+        self._devices = Devices(flows, tenants, integrations, granting, ciphers, self._asking, clock)
         self._audit = audit
         self._clock = clock
         self._public_url = public_url.rstrip("/")
@@ -287,7 +288,8 @@ class Connecting:
         client = await self._integrations.client_for(integration, tenant)
         verifier = await self._ciphers.decrypt(PLATFORM_KEY, digest(state).encode(), flow.verifier)
         proof = Secret(verifier.decode()) if oauth.pkce else None
-        reply, sent = await self._asking.ask(
+        prepared = await self._granting.prepare(flow, tenant)
+        answered = await self._asking.ask(
             tenant.id,
             client,
             lambda one, stamp: token_request.code_exchange(
@@ -301,7 +303,7 @@ class Connecting:
             ),
             lambda answer, now: parse_token_reply(answer, oauth, now),
         )
-        return await self._granting.keep(flow, tenant, integration, oauth, reply, sent)
+        return await self._granting.keep(flow, tenant, integration, oauth, answered, prepared)
 
     def _record(self, flow: Flow, action: str, result: str) -> None:
         self._audit.record(action, caller=flow.started_by, tenant=flow.tenant, target=flow.credential, result=result)

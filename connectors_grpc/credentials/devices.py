@@ -141,8 +141,9 @@ class Devices:
         if oauth is None:
             raise ConnectorsError(Reason.INTEGRATION_NOT_CONFIGURED, {"missing": "oauth"})
         client = await self._integrations.client_for(integration, tenant)
+        prepared = await self._granting.prepare(flow, tenant)
         code = Secret((await self._ciphers.decrypt(PLATFORM_KEY, digest(state).encode(), flow.verifier)).decode())
-        reply, sent = await self._asking.ask(
+        answered = await self._asking.ask(
             tenant.id,
             client,
             lambda one, stamp: device.device_token(
@@ -155,7 +156,7 @@ class Devices:
             lambda answer, now: parse_token_reply(answer, oauth, now),
         )
         try:
-            return await self._granting.keep(flow, tenant, integration, oauth, reply, sent)
+            return await self._granting.keep(flow, tenant, integration, oauth, answered, prepared)
         except ConnectorsError:
             await self._flows.drop(state)  # the code is used up
             raise

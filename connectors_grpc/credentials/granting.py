@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from connectors_grpc.credentials.answer import expires_at
+from connectors_grpc.credentials.answer import Answer, expires_at
 from connectors_grpc.credentials.discovering import discovery_request, found_in, read_discovery
-from connectors_grpc.credentials.flows import Flow, given
+from connectors_grpc.credentials.flows import Flow, given, unknown
 from connectors_grpc.credentials.identity import identity_request, read_identity
 from connectors_grpc.credentials.insisting import insist
+from connectors_grpc.credentials.keeping import Keeper, Place
 from connectors_grpc.credentials.managing import Managing
-from connectors_grpc.credentials.placing import NewMaterial
+from connectors_grpc.credentials.placing import (
+    NewMaterial,
+    check_account,
+    check_fills,
+    check_place,
+    granted,
+    material_of,
+)
+from connectors_grpc.credentials.storing import Storing
 from connectors_grpc.domain.definition import Discovery, Integration, OAuth
-from connectors_grpc.domain.records import Credential, CredentialKind, Tenant
-from connectors_grpc.errors import ConnectorsError, Reason
+from connectors_grpc.domain.records import Credential, CredentialKind, CredentialState, Tenant
+from connectors_grpc.errors import ConnectorsError, KeyMissing, Reason, VaultUnavailable
 from connectors_grpc.oauth2.token_reply import TokenReply
-from connectors_grpc.ports import Audit, HttpReply, HttpRequest, Outbound
+from connectors_grpc.ports import Audit, Clock, DataKey, HttpReply, HttpRequest, Outbound
 from connectors_grpc.secret import Secret
 from connectors_grpc.tailoring import fields_with, tailored
 
@@ -27,21 +37,51 @@ DISCOVERY_ATTEMPTS = 2
 PASSING = frozenset((Reason.PROVIDER_UNAVAILABLE, Reason.LIMIT_EXCEEDED))
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is there before a provider is asked, and a key that seals its answer if the Vault is away by then."""
+
+    place: Place
+    key: DataKey
+
+
 class Granting:
     """The last step of every connection, by browser or by device."""
 
-    def __init__(self, managing: Managing, outbound: Outbound, audit: Audit) -> None:
+    def __init__(
+        self, managing: Managing, keeper: Keeper, storing: Storing, outbound: Outbound, audit: Audit, clock: Clock
+    ) -> None:
         self._managing = managing
+        self._keeper = keeper
+        self._storing = storing
         self._outbound = outbound
         self._audit = audit
+        self._clock = clock
+
+    async def prepare(self, flow: Flow, tenant: Tenant) -> Prepared:
+        """Before the provider is asked. Raises: FLOW_NOT_FOUND (the tenant was deleted), VAULT_UNAVAILABLE."""
+        try:
+            place, key = await asyncio.gather(
+                self._keeper.place(tenant, flow.credential), self._keeper.data_key(tenant, flow.credential)
+            )
+        except KeyMissing:
+            raise unknown() from None
+        return Prepared(place, key)
 
     async def keep(
-        self, flow: Flow, tenant: Tenant, integration: Integration, oauth: OAuth, reply: TokenReply, sent: datetime
+        self,
+        flow: Flow,
+        tenant: Tenant,
+        integration: Integration,
+        oauth: OAuth,
+        answered: tuple[TokenReply, datetime],
+        prepared: Prepared,
     ) -> Credential:
         """Store it; `integration` is the tenant's, as for consent.
 
         Raises: ACCOUNT_MISMATCH, AUTHORIZATION_REFUSED (a discovery found nothing to go by), CONFLICT, VAULT_UNAVAILABLE.
         """
+        reply, sent = answered
         fields = {**reply.extra, "access_token": reply.access_token}
         try:
             values = await self._discovered(flow, integration, oauth, fields)
@@ -63,12 +103,57 @@ class Granting:
             refresh_expire_time=None if reply.refresh_expires_in is None else sent + reply.refresh_expires_in,
         )
         try:
-            credential = await insist(lambda: self._store(flow, tenant, integration, new), tenant.id, flow.credential)
+            credential = await self._stored(flow, tenant, integration, new, prepared)
         except ConnectorsError as error:
             self._record(flow, error.reason)
             raise
         self._record(flow, "connected")
         return credential
+
+    async def _stored(
+        self, flow: Flow, tenant: Tenant, integration: Integration, new: NewMaterial, prepared: Prepared
+    ) -> Credential:
+        """Store it, however long the Vault is away; laid by on our own disk meanwhile, for a later life to store."""
+        laid, wanted = "", True
+
+        async def store() -> Credential:
+            nonlocal laid
+            try:
+                return await self._store(flow, tenant, integration, new)
+            except VaultUnavailable:
+                answer = None if laid else self._answer(flow, tenant, integration, new, prepared.place)
+                laid = laid if answer is None else await self._storing.lay_by(answer, prepared.key)
+                raise
+
+        try:
+            credential = await insist(store, tenant.id, flow.credential)
+            wanted = False
+        except ConnectorsError as error:
+            wanted = isinstance(error, VaultUnavailable)
+            raise
+        finally:
+            if laid:
+                self._storing.done_with(laid, wanted=wanted)
+        return credential
+
+    def _answer(
+        self, flow: Flow, tenant: Tenant, integration: Integration, new: NewMaterial, place: Place
+    ) -> Answer | None:
+        """What a later life would store; None if it may not stand where it would."""
+        held, version = place
+        old = None if held is None else held.credential
+        try:
+            check_fills(integration, new)
+            check_place(integration, flow.credential, old, 0, staged=False)
+            if old is not None and old.state is not CredentialState.REVOKED and not flow.allow_account_change:
+                check_account(integration, old, new)
+        except ConnectorsError:
+            return None
+        record = granted(
+            tenant, integration, flow.credential, new, old, now=self._clock.now(), labels=None, version=version
+        )
+        base = 0 if old is None else old.generation
+        return Answer(tenant.id, tenant.uid, record, material_of(integration, new), base)
 
     async def _discovered(
         self, flow: Flow, integration: Integration, oauth: OAuth, fields: Mapping[str, Secret]

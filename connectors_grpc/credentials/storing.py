@@ -62,10 +62,10 @@ class Storing:
             writing = asyncio.ensure_future(self._write(tenant, answer, rotation))
             try:
                 if not (await asyncio.wait((writing,), timeout=PATIENCE))[0]:
-                    spilled = spilled or await self._spilled(answer, key)
+                    spilled = spilled or await self.lay_by(answer, key)
                 written = await writing
             except VaultUnavailable:
-                spilled = spilled or await self._spilled(answer, key)
+                spilled = spilled or await self.lay_by(answer, key)
                 if spilled and self._clock.monotonic() - began > GIVE_UP_AFTER:
                     self._left_behind.append(spilled)
                     problem = {"problem": "answer_not_stored"}
@@ -82,7 +82,8 @@ class Storing:
 
     def _told(self, answer: Answer, written: Held | None, result: str) -> None:
         record = answer.record if written is None else written.credential
-        audit_refresh(self._audit, record, "superseded" if written is None else result)
+        action = "RefreshCredential" if _is_refreshed(answer.record) else "CompleteAuthorization"
+        audit_refresh(self._audit, record, "superseded" if written is None else result, action)
         if written is not None:
             self._changes.publish(Change(tenant=record.tenant, credential=record.id))
 
@@ -105,9 +106,10 @@ class Storing:
                     return None
                 record = settled
 
-    async def _spilled(self, answer: Answer, key: DataKey) -> str:
+    async def lay_by(self, answer: Answer, key: DataKey) -> str:
         """Onto our own disk, sealed. Says under which name; empty if that could not be."""
-        name = f"{answer.tenant}.{answer.record.id}.{answer.record.generation}.sealed"
+        kind = "sealed" if _is_refreshed(answer.record) else "granted.sealed"
+        name = f"{answer.tenant}.{answer.record.id}.{answer.record.generation}.{kind}"
         kept = await asyncio.to_thread(self._spill.put, name, seal(answer, key))
         log.warning(
             "refresh_not_stored_yet",
@@ -116,6 +118,13 @@ class Storing:
             result="spilled" if kept else "in memory",
         )
         return name if kept else ""
+
+    def done_with(self, name: str, *, wanted: bool) -> None:
+        """What was laid by is left to the next that looks, or removed."""
+        if wanted:
+            self._left_behind.append(name)
+        else:
+            self._spill.remove(name)
 
     async def recover(self) -> None:
         """Store what an earlier life of this replica left on its disk, before anything is refreshed.
@@ -160,16 +169,21 @@ class Storing:
         self._told(answer, written, "recovered")
 
 
-def audit_refresh(audit: Audit, credential: Credential, result: str) -> None:
+def audit_refresh(audit: Audit, credential: Credential, result: str, action: str = "RefreshCredential") -> None:
     """One line a refresh, however it ended."""
     audit.record(
-        "RefreshCredential",
+        action,
         caller="platform",
         tenant=credential.tenant,
         target=credential.id,
         generation=credential.generation,
         result=result,
     )
+
+
+def _is_refreshed(record: Credential) -> bool:
+    """Whether it is an answer to a refresh, and not to a consent."""
+    return record.refresh_time is not None
 
 
 def _is_ours(current: Credential, record: Credential) -> bool:
