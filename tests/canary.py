@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -88,8 +87,3 @@ def heard(listening: Session, capfd: pytest.CaptureFixture[str], caplog: pytest.
     printed = capfd.readouterr()
     listening.hear(printed.out)
     listening.hear(printed.err)
-
-
-def read_files(paths: Iterable[Path]) -> str:
-    """All text of files, whatever bytes they hold."""
-    return "\n".join(path.read_bytes().decode("utf-8", "replace") for path in paths if path.is_file())

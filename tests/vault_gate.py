@@ -34,45 +34,38 @@ class _Cut(Exception):
 
 @dataclass(eq=False)
 class Held:
-    """A rule in force: requests that fit are held, but for the first `after`, until `let_go` or `cut`."""
+    """A rule in force: requests that fit are held, but for the first `after`, until `cut`."""
 
     pattern: re.Pattern[str]
     at: At
     after: int = 0
     lines: list[str] = field(default_factory=list)
-    _open: asyncio.Event = field(default_factory=asyncio.Event)
-    _is_cut: bool = False
+    _over: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def wants(self, line: str) -> bool:
         """Whether this request is one to hold."""
-        if self._open.is_set() or self.pattern.search(line) is None:
+        if self._over.is_set() or self.pattern.search(line) is None:
             return False
         self.after -= 1
         return self.after < 0
 
     async def stop(self, line: str) -> None:
-        """Hold it here. Raises: _Cut."""
+        """Hold it here, until its connection is to end. Raises: _Cut."""
         self.lines.append(line)
         async with self._changed:
             self._changed.notify_all()
-        await self._open.wait()
-        if self._is_cut:
-            raise _Cut
+        await self._over.wait()
+        raise _Cut
 
     async def reached(self, count: int = 1) -> None:
         """Wait until so many are held. Raises: TimeoutError after 20 s."""
         async with asyncio.timeout(DEADLINE), self._changed:
             await self._changed.wait_for(lambda: len(self.lines) >= count)
 
-    def let_go(self) -> None:
-        """Let them on; the rule is over."""
-        self._open.set()
-
     def cut(self) -> None:
-        """Close their connections instead; the rule is over."""
-        self._is_cut = True
-        self._open.set()
+        """Close their connections; the rule is over."""
+        self._over.set()
 
 
 @dataclass

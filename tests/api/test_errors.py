@@ -34,7 +34,6 @@ from tests.running import Refused, Server, fresh_id, running_server
 
 pytestmark = pytest.mark.usefixtures("heard")
 GET = "/connectors.v1.TenantService/GetTenant"
-WATCH = "/connectors.v1.ProxyService/WatchLeases"
 
 
 class Silent:
