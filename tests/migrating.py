@@ -163,7 +163,7 @@ async def running_bao(directory: Path) -> AsyncIterator[OldBao]:
     async with httpx2.AsyncClient(trust_env=False, timeout=10) as http:
         bao = OldBao(f"http://127.0.0.1:{port}", directory, http)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not await _serving(bao):
                     assert process.returncode is None
                     await asyncio.sleep(0.02)

@@ -19,7 +19,7 @@ import pytest_asyncio
 from connectors_grpc.embedded import EmbeddedSettings, EmbeddedVault, StateLayout, read_approle
 from connectors_grpc.embedded.api import AppRole, Reply, call, login
 
-SETTINGS = EmbeddedSettings(start_deadline=20)
+SETTINGS = EmbeddedSettings(start_deadline=60)
 
 
 @dataclass(frozen=True, slots=True)

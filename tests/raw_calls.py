@@ -109,7 +109,7 @@ def bearer(key: str) -> Metadata:
     return (("authorization", f"Bearer {key}"),)
 
 
-async def ask(channel: grpc.aio.Channel, rpc: Rpc, request: Message, metadata: Metadata, timeout: float = 20) -> Answer:
+async def ask(channel: grpc.aio.Channel, rpc: Rpc, request: Message, metadata: Metadata, timeout: float = 60) -> Answer:
     """Call a method; of a stream, the first message is enough."""
     kinds = rpc.descriptor
     decode = message_factory.GetMessageClass(kinds.output_type).FromString

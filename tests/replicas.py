@@ -175,7 +175,7 @@ class ReplicaProcess:
 
 @contextlib.asynccontextmanager
 async def replica_process(
-    vault_addr: str, secret_id_file: Path, keys: Path, state_dir: Path, *, ready: float = 30.0
+    vault_addr: str, secret_id_file: Path, keys: Path, state_dir: Path, *, ready: float = 60.0
 ) -> AsyncIterator[ReplicaProcess]:
     """`python -m connectors_grpc serve`, up; killed at the end."""
     grpc_port, http_port = free_port(), free_port()
@@ -219,7 +219,7 @@ class SidecarAt:
 
     async def until(self, gauge: str, value: int) -> None:
         """Wait until one of its figures is that."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while f"connectors_sidecar_{gauge} {value}\n" not in (await self.app.get(self.metrics)).text:
                 pass
 
@@ -242,7 +242,7 @@ async def sidecar_at(server: Server) -> AsyncIterator[SidecarAt]:
     )
     running = asyncio.create_task(run(wanted, ready, stop))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await up.wait()
         async with httpx2.AsyncClient(trust_env=False, base_url=addresses[0], timeout=30) as app:
             made = SidecarAt(app, f"http://{metrics}/-/metrics")

@@ -112,7 +112,7 @@ class Client:
         """How the key is sent."""
         return (("authorization", f"Bearer {self.key}"),) if self.key else ()
 
-    async def call(self, rpc: str, request: Any, timeout: float = 20) -> Any:
+    async def call(self, rpc: str, request: Any, timeout: float = 60) -> Any:
         """One unary call by name. Raises: Refused."""
         stubs = (
             tenant_service_pb2_grpc.TenantServiceStub,

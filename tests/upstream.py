@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 DEFAULT_REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -76,13 +76,13 @@ class RecordingUpstream:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def seen(self, count: int) -> list[UpstreamRequest]:
-        """Wait until `count` whole requests came. Raises: TimeoutError after 20 s."""
+        """Wait until `count` whole requests came. Raises: TimeoutError after 60 s."""
         async with asyncio.timeout(DEADLINE), self._changed:
             await self._changed.wait_for(lambda: len(self.requests) >= count)
         return self.requests
 
     async def seen_heads(self, count: int) -> list[bytes]:
-        """Wait until `count` heads came, whatever of the bodies. Raises: TimeoutError after 20 s."""
+        """Wait until `count` heads came, whatever of the bodies. Raises: TimeoutError after 60 s."""
         async with asyncio.timeout(DEADLINE), self._changed:
             await self._changed.wait_for(lambda: len(self.heads) >= count)
         return self.heads

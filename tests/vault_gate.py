@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 
@@ -59,7 +59,7 @@ class Held:
         raise _Cut
 
     async def reached(self, count: int = 1) -> None:
-        """Wait until so many are held. Raises: TimeoutError after 20 s."""
+        """Wait until so many are held. Raises: TimeoutError after 60 s."""
         async with asyncio.timeout(DEADLINE), self._changed:
             await self._changed.wait_for(lambda: len(self.lines) >= count)
 

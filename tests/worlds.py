@@ -260,8 +260,8 @@ class Gate:
             self._changed.notify_all()
 
     async def reached(self, count: int) -> None:
-        """Wait until the provider has answered so often, whether or not it got through. Raises: TimeoutError after 20 s."""
-        async with asyncio.timeout(20), self._changed:
+        """Wait until the provider has answered so often, whether or not it got through. Raises: TimeoutError after 60 s."""
+        async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(lambda: self._answered >= count)
 
 
@@ -283,7 +283,7 @@ async def gated(sim: Simulator) -> AsyncIterator[Gate]:
         yield gate
 
 
-async def until(fact: Callable[[], Awaitable[bool]], deadline: float = 20.0) -> None:
+async def until(fact: Callable[[], Awaitable[bool]], deadline: float = 60.0) -> None:
     """Wait until something has become so. Raises: TimeoutError."""
     async with asyncio.timeout(deadline):
         while not await fact():  # noqa: ASYNC110 - the fact lies on the far side of a channel

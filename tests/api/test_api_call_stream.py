@@ -124,7 +124,7 @@ async def test_a_piece_arrives_before_the_next_is_sent(line: Line) -> None:
     call = line.open()
     await call.write(line.start(method="POST"))
     await call.write(pb.CallStreamRequest(body=b"one"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await came.wait()
         await call.write(pb.CallStreamRequest(body=b"two"))
         await call.done_writing()
@@ -146,7 +146,7 @@ async def test_a_slow_provider_holds_the_app_back(line: Line) -> None:
     call = line.open()
     await call.write(line.start(method="POST"))
     await call.write(pb.CallStreamRequest(body=b"x" * PIECE))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await stopped.wait()
     sent = 1
     try:
@@ -173,7 +173,7 @@ async def test_an_app_that_leaves_ends_the_providers_connection(line: Line) -> N
     ended = asyncio.Event()
     line.upstream.handler = play
     call = line.open(iter([line.start()]))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert (await call.read()).start.http_status == 200
         assert (await call.read()).body == b"a"
         call.cancel()

@@ -402,7 +402,7 @@ async def test_a_refresh_under_way_does_not_bring_a_revoked_credential_back(home
     material = {"access_token": planted("at"), "refresh_token": planted("rt"), "expire_time": past}
     await home.admin.store(home.tenant, integration, oauth=material)
     call = asyncio.create_task(home.app.proxied(home.tenant, integration, "/v1/x"))
-    await asyncio.wait_for(came.wait(), 10)
+    await asyncio.wait_for(came.wait(), 60)
     assert (await home.revoke(integration)).credential.state == State.STATE_REVOKED
     go.set()
     with refused("CREDENTIAL_REVOKED"):

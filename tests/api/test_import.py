@@ -353,7 +353,7 @@ async def command(server: Server, *arguments: str, stdin: str = "") -> tuple[int
         sys.executable, "-m", "connectors_grpc", *before, *arguments,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    out, err = await asyncio.wait_for(child.communicate(stdin.encode()), 30)
+    out, err = await asyncio.wait_for(child.communicate(stdin.encode()), 60)
     assert child.returncode is not None
     return child.returncode, out.decode(), err.decode()
 

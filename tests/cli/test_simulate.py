@@ -53,7 +53,7 @@ class Simulated:
     async def line(self) -> str:
         """What it says next."""
         assert self.child.stdout is not None
-        return (await asyncio.wait_for(self.child.stdout.readline(), 20)).decode().rstrip("\n")
+        return (await asyncio.wait_for(self.child.stdout.readline(), 60)).decode().rstrip("\n")
 
     async def code(self) -> str:
         """A code, consented to at once."""
@@ -88,14 +88,14 @@ async def simulated(folder: Path, *options: str) -> AsyncIterator[Simulated]:
     )  # fmt: skip
     assert child.stdout is not None
     try:
-        first = (await asyncio.wait_for(child.stdout.readline(), 20)).decode()
+        first = (await asyncio.wait_for(child.stdout.readline(), 60)).decode()
         assert first.startswith("ready http://127.0.0.1:"), first
         url, file = first.split()[1], folder / "simulator.secret"
         async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20) as http:
             yield Simulated(url, http, file.read_text() if file.exists() else "", child)
     finally:
         child.terminate()
-        await asyncio.wait_for(child.wait(), 20)
+        await asyncio.wait_for(child.wait(), 60)
 
 
 def test_all_who_begin_at_once_keep_one_secret(tmp_path: Path) -> None:

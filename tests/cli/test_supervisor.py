@@ -100,7 +100,7 @@ class TestKeeping:
         """However both mix; the person is told of each."""
         service, told = Flaky(deaths=2, refusals=1), io.StringIO()
         keeping = asyncio.create_task(keep(service, Report(told, io.StringIO())))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await service.steady.wait()
         keeping.cancel()
         assert service.starts == 2

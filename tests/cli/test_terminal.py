@@ -41,7 +41,7 @@ class Terminal:
         os.close(there)
         self.seen = ""
 
-    def until(self, text: str, seconds: float = 20.0) -> None:
+    def until(self, text: str, seconds: float = 60.0) -> None:
         """Read until `text` has been shown."""
         end = time.monotonic() + seconds
         while text not in self.seen:
@@ -59,10 +59,10 @@ class Terminal:
         while self._read():
             pass
         os.close(self._fd)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def _read(self) -> bool:
-        ready, _, _ = select.select([self._fd], [], [], 20)
+        ready, _, _ = select.select([self._fd], [], [], 60)
         if not ready:
             return False
         try:

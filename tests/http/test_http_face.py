@@ -31,7 +31,7 @@ async def raw(url: str, request: bytes) -> bytes:
     where = urlsplit(url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             writer.write(request)
             await writer.drain()
             return await reader.read()

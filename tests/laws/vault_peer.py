@@ -66,7 +66,7 @@ class VaultPeer:
 
     async def until(self, target: str, times: int) -> None:
         """Wait until `target` was asked for that often."""
-        async with asyncio.timeout(10), self.news:
+        async with asyncio.timeout(60), self.news:
             await self.news.wait_for(lambda: self.count(target) >= times)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

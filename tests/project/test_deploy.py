@@ -353,7 +353,7 @@ async def running(words: list[str], environment: dict[str, str]) -> AsyncIterato
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
 async def probe(which: str, environment: dict[str, str], *more: str) -> int:
@@ -362,7 +362,7 @@ async def probe(which: str, environment: dict[str, str], *more: str) -> int:
     process = await asyncio.create_subprocess_exec(
         *words, env=environment, cwd=ROOT, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
-    return await asyncio.wait_for(process.wait(), 30)
+    return await asyncio.wait_for(process.wait(), 60)
 
 
 async def until_ready(which: str, environment: dict[str, str]) -> None:

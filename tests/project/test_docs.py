@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,13 +20,14 @@ import pytest
 from connectors_grpc.catalogue import parse_definition
 from connectors_grpc.cli.main import root
 from connectors_grpc.errors import Reason
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LISTENERS = {"grpc-listen": 50051, "http-listen": 3000, "sidecar-listen": 15001, "simulator-listen": 15080}
 STATE = "$HOME/.local/state/connectors"
-PATIENCE = 60.0
+PATIENCE = 200.0
 
 
 def blocks(page: Path, language: str, mark: str = "") -> list[str]:
@@ -89,10 +89,7 @@ class Platform:
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     """One for the session."""
-    sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in LISTENERS}
-    ports = {name: each.getsockname()[1] for name, each in sockets.items()}
-    for each in sockets.values():
-        each.close()
+    ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
     with tempfile.TemporaryDirectory(prefix="docs-") as directory:
         state, out = Path(directory) / "state", Path(directory) / "out"
         listen = [text for name, port in ports.items() for text in (f"--{name}", f"127.0.0.1:{port}")]

@@ -136,14 +136,14 @@ def set_step(case: Case, gate: VaultGate) -> Callable[[Path], Awaitable[None]]:
 
 async def appears(path: Path) -> None:
     """Wait for a file."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not path.exists():  # noqa: ASYNC110 - another process's doing
             await asyncio.sleep(0.02)
 
 
 async def vanishes(path: Path) -> None:
     """Wait until a file is no more."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while path.exists():  # noqa: ASYNC110 - another process's doing
             await asyncio.sleep(0.02)
 

@@ -101,7 +101,7 @@ def sidecar(replica: Replica, scope: Scope | None = None, name: str = "side"):  
         yield made
 
 
-async def until(fact: Callable[[], bool], within: float = 5.0) -> None:
+async def until(fact: Callable[[], bool], within: float = 30.0) -> None:
     """Wait on a fact that tells nobody."""
     async with asyncio.timeout(within):
         while not fact():  # noqa: ASYNC110

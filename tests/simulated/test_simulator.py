@@ -561,7 +561,7 @@ async def test_closing_the_simulator_ends_hangs() -> None:
             sim.next_replies.append(Misbehaviour.HANG)
             data = {"client_id": "web", "client_secret": SECRET, "grant_type": "client_credentials"}
             hanging = asyncio.create_task(http.post(f"{sim.url}/token", data=data))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await sim.record.reached(1)
         assert (await hanging).status_code == 503
 
@@ -796,7 +796,7 @@ async def test_serve_tells_its_url_once_and_ends_when_cancelled() -> None:
     """What the command runs; afterwards the port is free."""
     urls: asyncio.Queue[str] = asyncio.Queue()
     task = asyncio.create_task(serve(replace(SETTINGS, host="localhost"), urls.put_nowait))
-    async with asyncio.timeout(20), httpx2.AsyncClient(trust_env=False) as http:
+    async with asyncio.timeout(60), httpx2.AsyncClient(trust_env=False) as http:
         url = await urls.get()
         assert (await http.get(url)).status_code == 200
     task.cancel()

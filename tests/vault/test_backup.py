@@ -380,7 +380,7 @@ async def refused_by_openbao(layout: StateLayout, old_id: str) -> str:
     lock = StateLock.take(layout.lock)
     running = await process.spawn(layout, process.find_binary(SETTINGS), (lock.fd,))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "failed to unseal" not in (said := layout.log.read_text()[since:]):
                 assert running.returncode is None
                 await asyncio.sleep(0.02)

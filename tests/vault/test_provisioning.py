@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -35,6 +34,7 @@ from connectors_grpc.secret import Secret
 from connectors_grpc.vault import VaultSettings, connect
 from connectors_grpc.vault.adapter import Reply
 from tests.openbao import OpenBao
+from tests.ports import free_port
 
 ROOT_TOKEN = "dev-root-canary"
 NOWHERE = Path(os.devnull)
@@ -47,9 +47,7 @@ async def dev(short_tmp: Path) -> AsyncIterator[Path]:
     home = short_tmp / "dev"
     home.mkdir(0o700)
     (home / "bao.hcl").write_text(f'listener "unix" {{\n address = "{home}/s"\n}}\n')
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with (home / "log").open("w") as log:
         server = await asyncio.create_subprocess_exec(
             *(str(find_binary(EmbeddedSettings())), "server", "-dev", f"-dev-root-token-id={ROOT_TOKEN}"),
@@ -57,7 +55,7 @@ async def dev(short_tmp: Path) -> AsyncIterator[Path]:
             env={"PATH": os.defpath, "HOME": str(home)}, stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await asyncio.to_thread(is_serving, home / "s"):
                 assert server.returncode is None
                 await asyncio.sleep(0.02)

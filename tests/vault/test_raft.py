@@ -79,7 +79,7 @@ class Cluster:
 
     async def leader(self) -> Node:
         """The active node. Raises: TimeoutError."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 for node in self.nodes:
                     if node.process is not None and await node.status(self.http) == 200:
@@ -181,9 +181,9 @@ async def cluster(tmp: Path) -> AsyncIterator[Cluster]:
             first = "" if number else initialisation(role_id, secret_id, operator)
             (node.directory / "bao.hcl").write_text(configuration(node, nodes, key, first))
         await start(nodes[0])
-        await until(lambda: _up(nodes[0], http), 30)
+        await until(lambda: _up(nodes[0], http))
         await asyncio.gather(*(start(node) for node in nodes[1:]))
-        await until(lambda: _all_vote(made), 30)
+        await until(lambda: _all_vote(made))
         yield made
 
 
@@ -250,7 +250,7 @@ class Load:
     async def more(self, count: int) -> None:
         """Wait for so many further refreshes."""
         wanted = len(self.refreshed) + count
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(self.refreshed) < wanted:  # noqa: ASYNC110 - polled, so that the load is not slowed by us
                 await asyncio.sleep(0.05)
 

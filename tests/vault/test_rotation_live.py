@@ -19,6 +19,7 @@ from connectors_grpc.gen.connectors.v1 import tenant_service_pb2 as pb
 from tests.openbao import SETTINGS, OpenBao, copy_state, opened
 from tests.providers import RecordingUpstream, recording_upstream
 from tests.running import Client, Refused, Server, fresh_id, refused, running_server
+from tests.worlds import until
 
 
 @dataclass
@@ -105,7 +106,10 @@ async def test_calls_and_stores_go_on_through_three_rotations(at: Two) -> None:
                 # ABORTED says to do it again: the rewrapping came in between.
                 assert error.reason == "CONFLICT"  # noqa: PT017
 
-    async with asyncio.timeout(90), asyncio.TaskGroup() as traffic:
+    async def enough() -> bool:
+        return calls > 20
+
+    async with asyncio.timeout(240), asyncio.TaskGroup() as traffic:
         for number, name in enumerate(names[:6]):
             traffic.create_task(call(apps[number % 2], name))
         for name in names[4:8]:
@@ -115,8 +119,8 @@ async def test_calls_and_stores_go_on_through_three_rotations(at: Two) -> None:
             assert (done.rotate_key.version_before, done.rotate_key.version_after) == (number + 1, number + 2)
             assert not done.error_reason
             assert not done.rotate_key.unreadable
+        await until(enough)
         stop.set()
-    assert calls > 20
     assert await at.versions(tenant) == (4, 4, 4)
     for name in names:
         assert (await apps[0].proxied(tenant, name, "/v1/x")).http_status == 200

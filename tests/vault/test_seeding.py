@@ -145,7 +145,7 @@ async def test_documents_beside_credentials_are_in_nobodys_way_and_go_with_the_t
     status = await server.admin.call("GetTenantStatus", tenants.GetTenantStatusRequest(tenant=tenant))
     assert dict(status.credentials_by_state) == {"active": 1}
     begun = await server.admin.call("DeleteTenant", tenants.DeleteTenantRequest(tenant=tenant, force=True))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not begun.operation.done:
             begun = await server.admin.call("GetOperation", tenants.GetOperationRequest(operation=begun.operation.id))
     assert (await openbao.call("GET", path, token=await openbao.login())).status == 404

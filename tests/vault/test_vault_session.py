@@ -82,7 +82,7 @@ async def dev_bao(home: Path) -> AsyncIterator[DevBao]:
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        async with asyncio.timeout(30), httpx2.AsyncClient(base_url=address, trust_env=False) as http:
+        async with asyncio.timeout(60), httpx2.AsyncClient(base_url=address, trust_env=False) as http:
             while not await answers(http):  # noqa: ASYNC110  (another process's doing)
                 await asyncio.sleep(0.05)
             bao = DevBao(address, root, http)
@@ -138,7 +138,7 @@ async def test_an_expired_token_is_replaced(bao: DevBao, tmp_path: Path) -> None
     """A token that can't be renewed any more (its longest life is 1 s) is replaced in the background or by a call."""
     async with connect(await bao.secret_id(tmp_path, token_period=0, token_ttl="1s", token_max_ttl="1s")) as client:
         old = client.adapter.token
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await bao.call("POST", "auth/token/lookup", {"token": old})).get("data"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert await reads(client)
@@ -158,7 +158,7 @@ async def test_a_secret_id_that_was_destroyed_fails_calls_and_recovers_with_a_ne
             await reads(client)
         assert not client.authenticated
         await bao.secret_id(tmp_path)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not client.authenticated:
                 try:
                     await reads(client)
