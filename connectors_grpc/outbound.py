@@ -34,6 +34,8 @@ MOST_STREAMED = 256
 """Of streamed calls, which last as long as an app likes: in a pool of their own, so that they keep nothing else waiting."""
 WAITED = 1 / 3
 """Of a request's time, how much it waits for its turn at most: what is left is the provider's."""
+MOST_WAITING = 500
+"""Requests of one tenant that wait: more would leave callers of others no room to call at all."""
 MOST_IDLE = 20
 IDLE_TTL = 15.0
 CONNECT = 10.0
@@ -152,12 +154,15 @@ async def _turn(shares: Shares[str], request: HttpRequest) -> AsyncIterator[None
 
     Not a time-out if it comes to none: that would speak against a provider that nobody asked. Raises: LIMIT_EXCEEDED.
     """
+    refusal = ConnectorsError(Reason.LIMIT_EXCEEDED, {"limit": "connections"}, retry_after=1.0)
+    if shares.waiting(request.tenant) >= MOST_WAITING:
+        raise refusal
     async with contextlib.AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(request.timeout * WAITED):
                 await stack.enter_async_context(shares.turn(request.tenant))
         except TimeoutError:
-            raise ConnectorsError(Reason.LIMIT_EXCEEDED, {"limit": "connections"}, retry_after=1.0) from None
+            raise refusal from None
         yield
 
 

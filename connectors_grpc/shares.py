@@ -31,6 +31,10 @@ class Shares(Generic[Name]):
         """How many places are taken."""
         return self._taken.total()
 
+    def waiting(self, name: Name) -> int:
+        """How many of that name wait for their turn."""
+        return len(self._waiting.get(name, ()))
+
     def room(self, name: Name) -> bool:
         """Whether there is a place for that name at once."""
         return self._taken[name] * self._spare < self._free

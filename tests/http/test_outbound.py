@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from connectors_grpc import outbound as outbounds
 from connectors_grpc.certificates import ClientCertificate
 from connectors_grpc.errors import ConnectorsError, Reason
 from connectors_grpc.outbound import MOST_CONNECTIONS, HttpOutbound
@@ -222,7 +223,9 @@ async def test_a_hang_ends_with_the_deadline(outbound: HttpOutbound, upstream: R
     assert error.metadata == {"host": f"127.0.0.1:{upstream.port}", "problem": "timeout", "sent": "maybe"}
 
 
-async def test_a_tenant_whose_hosts_all_hang_leaves_room_for_the_others(upstream: RecordingUpstream) -> None:
+async def test_a_tenant_whose_hosts_all_hang_leaves_room_for_the_others(
+    upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many hosts it names. What is over its share waits a while, was never sent, and is not the provider's failure."""
     outbound = HttpOutbound(resolve=resolver(["127.0.0.1"]), spare=3)  # type: ignore[arg-type]
     async with recording_upstream() as tarpit:
@@ -237,6 +240,11 @@ async def test_a_tenant_whose_hosts_all_hang_leaves_room_for_the_others(upstream
         error = await refused(outbound, get(f"http://x.example:{tarpit.port}/", timeout=0.3, tenant="greedy"))
         assert (error.reason, error.metadata) == (Reason.LIMIT_EXCEEDED, {"limit": "connections"})
         assert len(tarpit.heads) == len(held)
+        monkeypatch.setattr(outbounds, "MOST_WAITING", 0)
+        async with asyncio.timeout(10):
+            error = await refused(outbound, get(f"http://x.example:{tarpit.port}/", timeout=3600, tenant="greedy"))
+        assert error.reason is Reason.LIMIT_EXCEEDED
+        monkeypatch.undo()
         assert (await outbound.send(get(upstream.url, tenant="modest"))).status == 200
         held.pop().cancel()
         tarpit.handler = None
