@@ -571,8 +571,9 @@ def test_every_place_that_seals_is_known_to_the_shelves() -> None:
         "checking/stage.py",  # in memory only
         "credentials/connecting.py",  # the PKCE verifiers of flows
         "credentials/devices.py",  # device codes, in flows too
-        "credentials/keeping.py",  # credentials, and the data keys of refreshes under way
-        "credentials/renewing.py",  # asks for those
+        "credentials/keeping.py",  # credentials, and the data keys of refreshes and consents under way
+        "credentials/granting.py",  # asks for those of consents
+        "credentials/renewing.py",  # asks for those of refreshes
         "credentials/sealing.py",  # uses them, without the Vault
         "sealed_clients.py",  # OAuth clients
         "rotating.py",
