@@ -302,7 +302,7 @@ def _line(line: bytes, own: Own | None, harmless: Memo[bytes, tuple[bytes, bytes
     except KeyError:
         mark = _judge(name)
     read = mark, name, value
-    if len(line) <= LONGEST:
+    if len(line) <= LONGEST and (mark is not None or harmless is not None):
         if mark in SHOWN or secretive(name):
             if own is not None:
                 own.keep(line, read)

@@ -32,7 +32,6 @@ CREDENTIALS = frozenset((b"authorization", b"x-api-key"))
 
 LINKED = frozenset((b"location", b"content-location", b"link"))
 """May point at the upstream."""
-_LINK_SIZES = frozenset(map(len, LINKED))
 
 
 class HostNotAllowed(Exception):
@@ -105,7 +104,7 @@ class Policy:
         elif normal in (b"set-cookie", b"set-cookie2"):
             verdict = _PASS if self.pass_cookies else _DROP
         else:
-            verdict = _PASS
+            verdict = _LINK if name.lower() in LINKED else _PASS
         return self._note(self.back, name, verdict)
 
     def _note(self, verdicts: dict[bytes, int], name: bytes, verdict: int) -> int:
@@ -236,23 +235,23 @@ class Plan:
         policy = self.policy
         back = policy.back
         new: list[tuple[bytes, bytes, bytes]] = []
+        closer = False
         for at, raw, name, value, harmless in fresh:
             verdict = back.get(name)
             if verdict is None:
                 verdict = policy.judge_back(name)
-            out = _written((name, value), verdict)
-            if out is None or (len(name) in _LINK_SIZES and name.lower() in LINKED):
-                return None
-            written[at] = out
-            if harmless and len(value) <= LONGEST:
+            out = written[at] = _written((name, value), verdict)
+            if out is None:
+                closer = True
+            elif harmless and len(value) <= LONGEST:
                 new.append((name, raw, out))
-        block = line + b"".join(written)  # type: ignore[arg-type]
+        block = b"\n".join([raw for _, raw, _ in new]) if closer else line + b"".join(written)  # type: ignore[arg-type]
         for secret in self.secrets:
             if secret in block:
                 return None  # and an echo is not remembered
         for name, raw, out in new:
             policy.returned.keep(name, raw, out)
-        return block
+        return None if closer else block
 
     def passed(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """The lines of the app's that may go out beside the credential: for trailers. None replaces one of ours."""
@@ -271,7 +270,7 @@ class Plan:
             verdict = verdicts.get(pair[0])
             if verdict is None:
                 verdict = self.policy.judge_back(pair[0])
-            if verdict == _PASS:
+            if verdict in (_PASS, _LINK):
                 out.append(pair)
             elif verdict == _CONNECTION and pair[1] not in _USUAL:
                 named = named | {_normal(option.strip()) for option in pair[1].split(b",")}
@@ -291,10 +290,12 @@ def _written(pair: tuple[bytes, bytes], verdict: int) -> bytes | None:
     """A line as it is written, `b""` if it is dropped; None if name and value alone don't settle it."""
     if verdict == _CONNECTION:
         return b"" if pair[1] in _USUAL else None
+    if verdict == _LINK:
+        return None
     return b"" if verdict == _DROP else pair[0] + b": " + pair[1] + b"\r\n"  # half the price of a format
 
 
-_DROP, _PASS, _DEFAULTED, _CONNECTION = range(4)
+_DROP, _PASS, _DEFAULTED, _CONNECTION, _LINK = range(5)
 _NEVER = CREDENTIALS | CONTROL | FORWARDING | HOP_BY_HOP | {b"host"}
 _USUAL = frozenset((b"keep-alive", b"Keep-Alive", b"close"))
 """What Connection says nearly always; it names no field that is not dropped anyway."""

@@ -292,15 +292,20 @@ def test_34_a_line_that_echoes_the_credential_is_dropped() -> None:
 
 
 def test_34_nothing_of_an_answer_that_echoes_is_remembered() -> None:
-    """Nor of one that wants a closer look; of others the lines are, for all tenants of the integration."""
+    """Of others the lines are, for all tenants of the integration: not those that want a closer look, but those beside them."""
     mine = plan()
-    good = (0, b"X-Fine: 1", b"X-Fine", b"1", True)
-    for name, value in ((b"X-Echo", TOKEN.encode()), (b"Link", b"<https://a>"), (b"Connection", b"x-hop")):
-        lines: list[bytes | None] = [None, None]
-        assert mine.response_block(b"", lines, [good, (1, name + b": " + value, name, value, True)]) is None
+    fine = (0, b"X-Fine: 1", b"X-Fine", b"1", True)
+    other = (0, b"X-Other: 1", b"X-Other", b"1", True)
+    echo = (1, b"X-Echo: " + TOKEN.encode(), b"X-Echo", TOKEN.encode(), True)
+    link = (1, b"Link: <https://a>", b"Link", b"<https://a>", True)
+    hops = (1, b"Connection: x-hop", b"Connection", b"x-hop", False)
+    assert mine.response_block(b"", [None, None], [fine, echo]) is None
+    assert mine.response_block(b"", [None, None, None], [fine, link, (2, *echo[1:])]) is None
     assert not mine.policy.returned.known
-    assert mine.response_block(b"HTTP/1.1 200 OK\r\n", [None], [good]) == b"HTTP/1.1 200 OK\r\nX-Fine: 1\r\n"
-    assert mine.policy.returned.known == {b"X-Fine: 1": b"X-Fine: 1\r\n"}
+    assert mine.response_block(b"HTTP/1.1 200 OK\r\n", [None], [fine]) == b"HTTP/1.1 200 OK\r\nX-Fine: 1\r\n"
+    assert mine.response_block(b"", [None, None], [other, link]) is None
+    assert mine.response_block(b"", [None, None], [other, hops]) is None
+    assert mine.policy.returned.known == {raw: raw + b"\r\n" for _, raw, *_ in (fine, other)}
 
 
 def test_a_line_that_changes_with_every_message_does_not_drive_out_the_rest() -> None:
