@@ -258,14 +258,16 @@ def parse_response(head: bytes, method: bytes, known: dict[bytes, bytes] = _NOTH
 
 
 def parse_trailers(section: bytes) -> Fields:
-    """The fields of a trailer section, with its final empty line.  Raises: Malformed.  Source: RFC 9112 section 7.1.2."""
+    """The fields of a trailer section, with its final empty line; none may speak of framing, even to be dropped.
+
+    Raises: Malformed.  Source: RFC 9112 section 7.1.2, RFC 9110 section 6.5.1.
+    """
     fields: Fields = []
-    marks: Marks = {}
     for line in _lines(b"\r\n" + section):
         mark, name, value = _line(line, None, None)
+        if mark in _FRAMING:
+            raise Malformed("A trailer speaks of framing.")
         fields.append((name, value))
-        if mark is not None:
-            _mark(marks, mark, value, _FRAMING)
     return fields
 
 

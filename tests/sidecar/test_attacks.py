@@ -325,6 +325,11 @@ SMUGGLING = {
     "a chunk longer than it says": (b"Transfer-Encoding: chunked\r\n", b"2\r\nabc\r\n0\r\n\r\n"),
     "a chunk line ended by LF": (b"Transfer-Encoding: chunked\r\n", b"3\nabc\r\n0\r\n\r\n"),
     "a trailer with a bare LF": (b"Transfer-Encoding: chunked\r\n", b"0\r\nX: a\nY: b\r\n\r\n"),
+    "a length in a trailer": (b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\nContent-Length: 9\r\n\r\n"),
+    "a transfer coding in a trailer": (
+        b"Transfer-Encoding: chunked\r\n",
+        b"3\r\nabc\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n",
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +75,14 @@ async def test_the_laws_see_what_passes() -> None:
     answer = answer_law(b"HTTP/1.0 200 OK\r\n\r\nabc", ended=True)
     assert answer is not None
     assert answer.core == ((b"200",), b"abc")
+
+
+@pytest.mark.parametrize("line", [b"Transfer-Encoding: ,chunked", b"Transfer-Encoding: chunked", b"Content-Length: 3"])
+async def test_an_answer_whose_trailers_speak_of_framing_is_none(line: bytes) -> None:
+    """The second reader refuses some of them; found by the guided fuzzer."""
+    data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n%b\r\n\r\n" % line
+    assert answer_law(data, ended=False) is None
+    assert answer_law(data, ended=False, size=1) is None
 
 
 @SHORT
