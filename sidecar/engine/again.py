@@ -32,7 +32,7 @@ class Patience:
 
 def may_repeat(exchange: Exchange, upstream: Upstream) -> bool:
     """A connection that died while it was idle says nothing about the request."""
-    fresh = not exchange.heard and not exchange.retried and exchange.kept is not None
+    fresh = not exchange.heard and not exchange.retried and exchange.upload.kept is not None
     return fresh and upstream.served > 0 and exchange.head.method in IDEMPOTENT
 
 
@@ -45,7 +45,7 @@ async def cure(exchange: Exchange, held: Held, response: ResponseHead) -> None:
         return
     data, exchange.curing = exchange.curing or b"", None
     try:
-        if fresh is not None and exchange.request_done and exchange.kept is not None:
+        if fresh is not None and exchange.upload.done and exchange.upload.kept is not None:
             exchange.engine.metrics.resends["unauthorized"] += 1
             exchange.held = fresh
             exchange.resend(fresh)
@@ -60,7 +60,7 @@ async def cure(exchange: Exchange, held: Held, response: ResponseHead) -> None:
 
 def limited(exchange: Exchange, signs: Signs, response: ResponseHead) -> bool:
     """Whether the exchange now waits for its turn instead of passing an answer. The app that leaves ends the wait."""
-    if exchange.head.method not in IDEMPOTENT or not exchange.request_done or exchange.kept is None:
+    if exchange.head.method not in IDEMPOTENT or not exchange.upload.done or exchange.upload.kept is None:
         return False
     engine, now = exchange.engine, exchange.engine.clock()
     patience = exchange.patience or Patience()

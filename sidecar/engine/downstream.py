@@ -64,11 +64,11 @@ class Downstream:
         data = bytes(self.view[:nbytes])
         if exchange is None:
             self._read(data)
-        elif exchange.request_done:
+        elif exchange.upload.done:
             self.ahead(data)
         else:
             try:
-                self.ahead(exchange.upload(data))
+                self.ahead(exchange.more(data))
             except Malformed as error:
                 exchange.fail(problem_of(error))
 
@@ -177,15 +177,15 @@ class Downstream:
         except Malformed as error:
             exchange.refuse(problem_of(error))
         except Problem as problem:
-            if exchange.held is None and exchange.request_done:
+            if exchange.held is None and exchange.upload.done:
                 self.ahead(data)
             elif exchange.held is None:
-                exchange.unread = data
+                exchange.upload.unread = data
             exchange.refuse(problem)
 
     def _health(self, exchange: Exchange, asked: bytes, data: bytes) -> None:
         ready = asked != READY or self.engine.ready()
-        keep_alive = self.keep_alive = exchange.head.keep_alive and exchange.request_done
+        keep_alive = self.keep_alive = exchange.head.keep_alive and exchange.upload.done
         text = plain(
             200 if ready else 503,
             "ok\n" if ready else "The server can't be reached, and no lease is held.\n",
@@ -211,7 +211,7 @@ class Downstream:
         if self.transport.is_closing():
             return
         if not self.keep_alive:
-            self._close(linger=not exchange.request_done)
+            self._close(linger=not exchange.upload.done)
             return
         self.deadline = self.engine.clock() + self.engine.limits.keep_alive
         if self.pending or self.held:

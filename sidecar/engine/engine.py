@@ -18,6 +18,7 @@ from sidecar.engine.over import Over, over
 from sidecar.engine.pool import Origin
 from sidecar.engine.relayed import Relayed, Relaying
 from sidecar.engine.side import Face
+from sidecar.engine.upload import Upload
 from sidecar.exposition import Family
 from sidecar.held import OriginKey
 from sidecar.holds import Answers, Hold
@@ -86,6 +87,7 @@ class Engine:
         self.connections: set[Downstream] = set()
         self.origins: dict[OriginKey, Origin] = {}
         self.kept_total = 0
+        self.no_upload = Upload(self, None)
         self.tunnels = 0
         self.upstreams = 0
         self.draining = False

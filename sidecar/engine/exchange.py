@@ -11,6 +11,7 @@ from sidecar.admission import Admitted
 from sidecar.body import Body, Chunked, Sized, of_answer
 from sidecar.engine import again, heads, tunnel
 from sidecar.engine.late import Wait
+from sidecar.engine.upload import Upload
 from sidecar.framing import CHUNKED, Fields, Malformed, RequestHead, ResponseHead
 from sidecar.held import Held
 from sidecar.problem import Problem, answer, problem_of
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class Exchange:
-    """Bounds: what it keeps of a body is at most `kept_body`, else one receive buffer each way."""
+    """Bounds: one receive buffer each way, besides what its upload keeps."""
 
     __slots__ = (
-        "admitted", "began", "body", "curing", "deadline", "down", "ended", "engine", "head", "heard", "held",
-        "interims", "kept", "kept_size", "out_body", "patience", "problem", "request_done", "resent", "response", "retried",
-        "sent", "share", "task", "tunnelled", "unread", "upgrade", "upstream", "wait", "waiting",
+        "admitted", "began", "curing", "deadline", "down", "ended", "engine", "head", "heard", "held", "interims", "out_body",
+        "patience", "problem", "resent", "response", "retried", "sent", "share", "task", "tunnelled", "upgrade", "upload",
+        "upstream", "wait",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, down: Downstream, head: RequestHead) -> None:
@@ -40,12 +41,7 @@ class Exchange:
         self.admitted: Admitted | None = None
         self.held: Held | None = None
         self.upstream: Upstream | None = None
-        self.body: Body | None = None
-        self.request_done = head.length == 0
-        self.unread = b""
-        self.waiting: list[bytes] = []
-        self.kept: list[bytes] | None = []
-        self.kept_size = 0
+        self.upload = engine.no_upload if head.length == 0 else Upload(engine, self._body(head.length))
         self.sent = b""
         self.heard = False
         self.response: ResponseHead | None = None
@@ -82,10 +78,10 @@ class Exchange:
             self._go(held)
             return
         self.deadline = now + self.engine.limits.lease
-        if self.request_done:
+        if self.upload.done:
             self.down.ahead(data)
         else:
-            self.unread = data
+            self.upload.unread = data
             self.down.hold_upload(True)
         self.task = self.engine.spawn(self._lease(admitted))
 
@@ -95,9 +91,8 @@ class Exchange:
             if self.ended:
                 return
             self.held = held
-            if not self.request_done:
-                data, self.unread = self.unread, b""
-                self.down.ahead(self._scan(data))
+            if not self.upload.done:
+                self.down.ahead(self._scan(self.upload.read_on()))
             self._go(held)
         except (Problem, Malformed) as error:
             self.refuse(problem_of(error))
@@ -110,7 +105,7 @@ class Exchange:
             self.engine.leases.judge(admitted.ask, self.head, admitted.target)
         if self.engine.leases.bounded and self.share is None:
             self.share = self.engine.quotas.enter(held.tenant, held.credential, self.engine.clock(), held.quota)
-            self.share.pay(sum(map(len, self.waiting)))
+            self.share.pay(sum(map(len, self.upload.waiting)))
         try:
             self.sent = heads.request(self.head, held.plan, admitted.target)
         except PathNotAllowed:
@@ -129,53 +124,34 @@ class Exchange:
         self.deadline = self.engine.clock() + self.engine.limits.connect
         origin.queue(self)
 
-    def upload(self, data: bytes) -> bytes:
+    def more(self, data: bytes) -> bytes:
         """More of the request's body; gives back what lies behind it. Raises: Malformed."""
         if self.held is None:
-            self.unread += data
+            self.upload.unread += data
             return b""
         return self._scan(data)
 
     def _scan(self, data: bytes) -> bytes:
-        body = self.body
-        if body is None:
-            length = self.head.length
-            body = self.body = Chunked(strict=True, keep=self._trailers) if length == CHUNKED else Sized(length)
-        out, rest = body.feed(data)
-        self.request_done = body.done
+        upload = self.upload
+        out, rest = upload.feed(data)
         if out:
             if self.share is not None:
                 self.share.pay(len(out))
-            self._keep(out)
+            upload.keep(out)
             if self.upstream is None:
-                self.waiting.append(out)
-                self.down.hold_upload(not body.done)
+                upload.waiting.append(out)
+                self.down.hold_upload(not upload.done)
             elif not self.upstream.transport.is_closing():
                 self.upstream.transport.write(out)
         if self.upstream is not None:
             self._await_answer()
         return rest
 
+    def _body(self, length: int) -> Body:
+        return Chunked(strict=True, keep=self._trailers) if length == CHUNKED else Sized(length)
+
     def _trailers(self, fields: Fields) -> Fields:
         return request_trailers(self.held.plan, fields) if self.held is not None else []
-
-    def _keep(self, piece: bytes) -> None:
-        """For a resend; over the bounds nothing is kept."""
-        if self.kept is None:
-            return
-        limits, engine = self.engine.limits, self.engine
-        size = len(piece)
-        if self.kept_size + size > limits.kept_body or engine.kept_total + size > limits.kept_total:
-            self._forget_kept()
-            return
-        self.kept.append(piece)
-        self.kept_size += size
-        engine.kept_total += size
-
-    def _forget_kept(self) -> None:
-        self.engine.kept_total -= self.kept_size
-        self.kept_size = 0
-        self.kept = None
 
     # --- the upstream connection
 
@@ -183,13 +159,8 @@ class Exchange:
         """A connection is there: the head goes out in one write, with what waits of the body."""
         self.upstream = upstream
         self.heard = False
-        transport = upstream.transport
-        if self.waiting:
-            transport.write(b"".join([self.sent, *self.waiting]))
-            self.waiting = []
-        else:
-            transport.write(self.sent)
-        if not self.request_done:
+        upstream.transport.write(self.upload.taken(self.sent))
+        if not self.upload.done:
             self.down.hold_upload(upstream.blocked)
         if self.down.blocked:
             upstream.hold(True)
@@ -201,8 +172,8 @@ class Exchange:
             if self.tunnelled:
                 self.moved()
             return
-        self.wait = Wait.ANSWER if self.request_done else Wait.APP
-        self.deadline = self.engine.clock() + (limits.first_byte if self.request_done else limits.upload_idle)
+        self.wait = Wait.ANSWER if self.upload.done else Wait.APP
+        self.deadline = self.engine.clock() + (limits.first_byte if self.upload.done else limits.upload_idle)
 
     def _waited(self) -> float:
         """Seconds since the whole request was sent; negative if it was not."""
@@ -214,7 +185,7 @@ class Exchange:
 
     def upload_blocked(self, blocked: bool) -> None:
         """The provider reads slowly."""
-        if not self.request_done:
+        if not self.upload.done:
             self.down.hold_upload(blocked)
 
     def download_blocked(self, blocked: bool) -> None:
@@ -256,7 +227,7 @@ class Exchange:
     def resend(self, held: Held) -> None:
         """The same request with another lease, on another connection. Raises: Problem."""
         self.drop_upstream()
-        self.waiting = list(self.kept or ())
+        self.upload.rewind()
         self._go(held)
 
     def relay(self, response: ResponseHead, data: bytes) -> None:
@@ -265,10 +236,10 @@ class Exchange:
         assert held is not None
         assert admitted is not None
         self.response = response
-        self._forget_kept()
+        self.upload.forget()
         length = response.length
         chunk = head.http_1_1
-        keep_alive = head.keep_alive and self.request_done and not self.engine.draining
+        keep_alive = head.keep_alive and self.upload.done and not self.engine.draining
         if length < 0 and not chunk:
             keep_alive = False
         self.down.keep_alive = keep_alive
@@ -318,7 +289,7 @@ class Exchange:
         upstream, self.upstream = self.upstream, None
         self._end()
         if upstream is not None:
-            upstream.release(reusable=reusable and self.request_done)
+            upstream.release(reusable=reusable and self.upload.done)
         self.down.finished(self)
 
     def _end(self, *, whole: bool = True) -> None:
@@ -327,8 +298,7 @@ class Exchange:
             self.share.leave()
         if self.tunnelled:
             self.engine.tunnels -= 1
-        if self.kept is not None:
-            self._forget_kept()
+        self.upload.forget()
         self.engine.over(self, whole)
 
     def drop_upstream(self) -> None:
@@ -349,7 +319,7 @@ class Exchange:
         elif again.may_repeat(self, upstream):
             self.retried = True
             self.engine.metrics.resends["idle connection"] += 1
-            self.waiting = list(self.kept or ())
+            self.upload.rewind()
             self.wait = Wait.CONNECTION
             upstream.origin.acquire_new(self)
         else:
@@ -392,13 +362,13 @@ class Exchange:
         self.drop_upstream()
         self.engine.forget(self)
         keep_alive = self.head.keep_alive and not problem.close and not self.engine.draining
-        if keep_alive and not self.request_done and self.unread:
+        if keep_alive and self.upload.unread:
             try:
                 self.held = None
-                self.down.ahead(self._scan(self.unread))
+                self.down.ahead(self._scan(self.upload.read_on()))
             except Malformed:
                 keep_alive = False
-        keep_alive = keep_alive and self.request_done
+        keep_alive = keep_alive and self.upload.done
         self.down.keep_alive = keep_alive
         self._refused(problem)
         self._end()

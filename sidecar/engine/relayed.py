@@ -19,7 +19,7 @@ from connectors_grpc.gen.connectors.v1 import proxy_service_pb2 as pb
 from connectors_grpc.quota import Use
 from connectors_grpc.secret import Secret
 from sidecar.admission import Admitted
-from sidecar.body import Chunked, Sized, UntilClose
+from sidecar.body import Body, Chunked, Sized, UntilClose
 from sidecar.door import key_text
 from sidecar.engine import heads, tunnel
 from sidecar.engine.exchange import Exchange
@@ -51,13 +51,13 @@ class Relaying:
 class Relayed(Exchange):
     """Bounds: one receive buffer of the request's body, one message of the answer's."""
 
-    __slots__ = ("behind", "call", "flowing", "more")
+    __slots__ = ("behind", "call", "came", "flowing")
 
     def __init__(self, engine: Engine, down: Downstream, head: RequestHead) -> None:
         super().__init__(engine, down, head)
         self.call: Any = None
         self.behind: Fields = []
-        self.more = asyncio.Event()
+        self.came = asyncio.Event()
         self.flowing = asyncio.Event()
         self.flowing.set()
 
@@ -76,8 +76,8 @@ class Relayed(Exchange):
         self.began = now
         if self.engine.leases.bounded:
             self.share = self._enter(admitted, now)
-        self.down.ahead(self.upload(data) if self.head.length else data)
-        if b"expect" in self.head.marks and self.head.http_1_1 and not data and not self.request_done:
+        self.down.ahead(self.more(data) if self.head.length else data)
+        if b"expect" in self.head.marks and self.head.http_1_1 and not data and not self.upload.done:
             self.down.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._expect_answer(now)
         self.call = relay.call(key)
@@ -115,22 +115,19 @@ class Relayed(Exchange):
             )
         )
 
-    def upload(self, data: bytes) -> bytes:
+    def more(self, data: bytes) -> bytes:
         """More of the request's body; gives back what lies behind it. Raises: Malformed."""
-        body = self.body
-        if body is None:
-            length = self.head.length
-            chunked = Chunked(strict=True, keep=self._note, decode=True)
-            body = self.body = chunked if length == CHUNKED else Sized(length)
-        out, rest = body.feed(data)
-        self.request_done = body.done
+        out, rest = self.upload.feed(data)
         if out:
             if self.share is not None:
                 self.share.pay(len(out))
-            self.waiting.append(out)
-            self.down.hold_upload(not body.done)
-        self.more.set()
+            self.upload.waiting.append(out)
+            self.down.hold_upload(not self.upload.done)
+        self.came.set()
         return rest
+
+    def _body(self, length: int) -> Body:
+        return Chunked(strict=True, keep=self._note, decode=True) if length == CHUNKED else Sized(length)
 
     def _note(self, fields: Fields) -> Fields:
         """The app's trailers, for the last part; the server strips what must not pass."""
@@ -141,17 +138,17 @@ class Relayed(Exchange):
         """The request, piece by piece. A call that ended meanwhile says why to who reads."""
         try:
             await call.write(first)
-            while self.waiting or not self.request_done:
-                if not self.waiting:
+            while self.upload.waiting or not self.upload.done:
+                if not self.upload.waiting:
                     self._expect_body()
-                    self.more.clear()
-                    await self.more.wait()
+                    self.came.clear()
+                    await self.came.wait()
                     continue
-                data, self.waiting = b"".join(self.waiting), []
+                data = self.upload.taken(b"")
                 self._expect_answer(self.engine.clock())
                 for start in range(0, len(data), PIECE):
                     await call.write(pb.CallStreamRequest(body=data[start : start + PIECE]))
-                if not self.request_done and not self.ended:
+                if not self.upload.done and not self.ended:
                     self.down.hold_upload(False)
             self._expect_answer(self.engine.clock())
             if self.behind:
@@ -226,7 +223,7 @@ class Relayed(Exchange):
             length = 0
         chunked = length is None and self.head.http_1_1
         self.out_body = UntilClose(chunked) if length is None else Sized(length)
-        keep_alive = self.head.keep_alive and self.request_done and not self.engine.draining
+        keep_alive = self.head.keep_alive and self.upload.done and not self.engine.draining
         self.down.keep_alive = keep_alive = keep_alive and (length is not None or chunked)
         self.response = ResponseHead(start.http_status, b"", [], [], [], length or 0, keep_alive)
         self.engine.metrics.answered("relayed", start.http_status)
@@ -259,7 +256,7 @@ class Relayed(Exchange):
 
     def _end(self, *, whole: bool = True) -> None:
         super()._end(whole=whole)
-        self.more.set()
+        self.came.set()
         self.flowing.set()
         if self.call is not None:
             self.call.cancel()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.engine import heads
+from sidecar.engine.upload import Upload
 from sidecar.framing import Malformed, RequestHead, ResponseHead
 from sidecar.held import Held
 from sidecar.problem import Problem
@@ -68,16 +69,15 @@ def switch(exchange: Exchange, held: Held, response: ResponseHead, data: bytes) 
     upstream, down = exchange.upstream, exchange.down
     assert upstream is not None
     exchange.response = response
-    exchange.kept = None  # what follows is sent once
     upstream.origin.lost(upstream)
     exchange.tunnelled = True
     exchange.engine.tunnels += 1
-    exchange.request_done = False
-    exchange.body, exchange.out_body = Opaque(), Opaque()
+    exchange.upload, exchange.out_body = Upload(exchange.engine, Opaque()), Opaque()
+    exchange.upload.forget()  # what follows is sent once
     down.keep_alive = False
     exchange.engine.metrics.answered(held.integration, 101)
     down.write(upgrading(heads.interim(response, held.plan)) + data)
     exchange.moved()
     early = down.taken()
     if early:
-        exchange.upload(early)
+        exchange.more(early)
