@@ -33,7 +33,7 @@ from tests.openbao import OpenBao
 from tests.running import Server, fresh_id, refused
 from tests.worlds import Canary
 
-DEADLINE = 30
+DEADLINE = 60
 
 
 @dataclass

@@ -224,6 +224,8 @@ async def test_it_fails_closed(old_bao: OldBao, placed: Server, tmp_path: Path) 
 
 
 async def lease_refused(server: Server, tenant: str, kinds: Three) -> None:
-    """A lease within a short deadline: a Vault that refuses is waited for."""
+    """A lease that is soon given up: a Vault that refuses is waited for."""
     request = proxy.LeaseRequest(tenant=tenant, credential=kinds.oauth)
-    await server.sidecar.call("Lease", request, timeout=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("connectors_grpc.boundary.LONGEST_WAIT", 1.0)
+        await server.sidecar.call("Lease", request)

@@ -83,7 +83,7 @@ async def test_two_systems_that_keep_to_the_window_never_share_a_refresh_token(
         )  # fmt: skip
     source, old = await place.source(fresh=True), OldSystem(world, place, names)
     seen: set[str] = set()
-    async with asyncio.timeout(60), old.at_work():
+    async with asyncio.timeout(240), old.at_work():
         while True:
             await migrated(source, world.server, journal, copy)
             told = set(results(await migrated(source, world.server, journal, cut_over)).values())

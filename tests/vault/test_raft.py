@@ -42,7 +42,7 @@ NODES = 3
 SETTLED = 1.0
 """Seconds that a node must be well before raft lets it vote; ten unless told otherwise."""
 PATIENCE = 3
-"""Half a second of a leader's silence times this makes the others vote. On a busy machine a leader that lives is silent too."""
+"""Seconds of a leader's silence after which the others vote. On a busy machine a leader that lives is silent for one, too."""
 
 
 @dataclass
