@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx2
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 MOST_STEPS = 20
 
 

@@ -18,12 +18,14 @@ from atlassian import Jira
 from githubkit.exception import RequestFailed
 from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler
 
-from tests.oidc.harness import NODE, install
+from tests.oidc.harness import INSTALL_DEADLINE, NODE, install
 from tests.sidecar import vendors
 from tests.sidecar.harness import Got, World, world
 
 SDKS = Path(__file__).parents[1] / "sdks"
 NODE_DEADLINE = 60.0
+node = pytest.mark.timeout(INSTALL_DEADLINE + 2 * NODE_DEADLINE)
+"""The first of them installs the SDKs, and others wait for that."""
 
 
 def play(w: World, vendor: Callable[[str], vendors.Vendor], base_path: str = "", scheme: str = "Bearer") -> None:
@@ -196,6 +198,7 @@ async def test_jiras_client_works_unchanged(w: World, shown: str, tmp_path: Path
 # --- Node
 
 
+@node
 async def test_notions_sdk_for_node_works_unchanged(w: World) -> None:
     """Search, a page walk, a file by multipart, Notion's own 404."""
     play(w, vendors.notion)
@@ -205,6 +208,7 @@ async def test_notions_sdk_for_node_works_unchanged(w: World) -> None:
     check(w)
 
 
+@node
 async def test_octokit_works_unchanged(w: World) -> None:
     """It follows absolute Link URLs and redirects as they are written: they must lead back to the sidecar."""
     play(w, vendors.github)
@@ -227,6 +231,7 @@ async def fixed() -> AsyncIterator[World]:
         yield running
 
 
+@node
 async def test_stripes_sdk_for_node_works_by_a_port_of_its_own(fixed: World) -> None:
     """It takes no path in its base URL: pages, a form, Stripe's own 404, with the path untouched."""
     play(fixed, vendors.stripe, scheme="Basic")
