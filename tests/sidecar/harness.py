@@ -538,15 +538,19 @@ async def peers(tls: Any = None) -> AsyncIterator[Peers]:
 
 @contextlib.asynccontextmanager
 async def process(
-    folder: Path, *, stderr: int | None = asyncio.subprocess.DEVNULL, before: Callable[[], None] | None = None
+    folder: Path, *, stderr: int | None = asyncio.subprocess.DEVNULL, descriptors: int | None = None
 ) -> AsyncIterator[tuple[World, asyncio.subprocess.Process]]:
-    """A sidecar as it is run, with what it talks to. It ends by SIGTERM, if it has not ended, and well."""
+    """A sidecar as it is run, with what it talks to. It ends by SIGTERM, if it has not ended, and well.
+
+    A shell bounds its file descriptors: Python may not run between fork and exec in a process that has threads of gRPC.
+    """
+    bounded = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"')
     async with peers() as there:
         (folder / "key").write_text(SIDECAR_KEY)
         running = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "sidecar", "--listen", "127.0.0.1:0", "--server", there.address,
+            *bounded, sys.executable, "-m", "sidecar", "--listen", "127.0.0.1:0", "--server", there.address,
             "--key-file", str(folder / "key"), "--log-level", "debug",
-            stdout=asyncio.subprocess.PIPE, stderr=stderr, preexec_fn=before,
+            stdout=asyncio.subprocess.PIPE, stderr=stderr,
         )  # fmt: skip
         try:
             w = there.world([await address_of(running)])

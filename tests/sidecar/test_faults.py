@@ -39,11 +39,6 @@ DESCRIPTORS = 112
 LONG = 500.0
 
 
-def few_descriptors() -> None:
-    """For the child, before it begins."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-
-
 async def ended(app: App) -> None:
     """The sidecar closed the connection, with a word or without."""
     with contextlib.suppress(OSError):
@@ -52,7 +47,7 @@ async def ended(app: App) -> None:
 
 async def test_a_process_with_few_descriptors_serves_whom_it_has_and_recovers(tmp_path: Path) -> None:
     """Connections beyond them are told so and closed; those that are there are answered; then all is well again."""
-    async with process(tmp_path, before=few_descriptors) as (w, running):
+    async with process(tmp_path, descriptors=DESCRIPTORS) as (w, running):
         first = await w.app()
         assert (await first.ask(w.request())).status == 200
         for _ in range(2 * DESCRIPTORS):
