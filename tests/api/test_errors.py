@@ -176,7 +176,7 @@ async def test_work_that_outlasts_the_callers_deadline_ends_with_it() -> None:
             raise
 
     with pytest.raises(ConnectorsError) as caught:
-        await boundary.run(GET, key, pb.GetTenantRequest(tenant="a"), 0.05, hang)
+        await boundary.run(GET, key, pb.GetTenantRequest(tenant="a"), 0.5, hang)
     assert caught.value.reason is Reason.DEADLINE_EXCEEDED
     assert ended_by == [asyncio.CancelledError]
 
