@@ -183,6 +183,8 @@ def fuzzed(
     return cast("Callable[[], Any]", run)
 
 
+# Hypothesis runs in a thread here, and takes the server's own use of `random` meanwhile for one of the strategy's.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning")
 async def test_the_server_does_what_the_document_says(
     private_openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
