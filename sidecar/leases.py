@@ -115,15 +115,17 @@ class Leases:
         if known is not None and not known.covers(tenant, credential):
             raise Problem("PERMISSION_DENIED")
         held = self._leases.get((tenant, credential))
+        if held is not None and fresh and held.fresh(now):  # nearly always; what is fresh is usable
+            self.hits += 1
+            return held
         if held is None or not held.usable(now):
             self._missed(ask, now)
             return None
-        if not (fresh and held.fresh(now)):
-            stale = held.stale or (known is not None and known.stale)
-            if self._must_ask(stale, now) or self.holds.on(held, now) is not None:
-                self._missed(ask, now)
-                return None
-            self._renew_soon(held, ask, now)
+        stale = held.stale or (known is not None and known.stale)
+        if self._must_ask(stale, now) or self.holds.on(held, now) is not None:
+            self._missed(ask, now)
+            return None
+        self._renew_soon(held, ask, now)
         self.hits += 1
         return held
 

@@ -195,7 +195,7 @@ class Downstream:
         self.ahead(data)
         exchange.ended = True
         self.write(text)
-        self.finished(exchange)
+        self.finished(exchange, self.engine.clock())
 
     # --- writing
 
@@ -204,7 +204,7 @@ class Downstream:
         if data and not self.transport.is_closing():
             self.transport.write(data)
 
-    def finished(self, exchange: Exchange) -> None:
+    def finished(self, exchange: Exchange, now: float) -> None:
         """The answer is written: on to the next request, or close."""
         if self.exchange is exchange:
             self.exchange = None
@@ -213,7 +213,7 @@ class Downstream:
         if not self.keep_alive:
             self._close(linger=not exchange.upload.done)
             return
-        self.deadline = self.engine.clock() + self.engine.limits.keep_alive
+        self.deadline = now + self.engine.limits.keep_alive
         if self.pending or self.held:
             self._hold(_UPLOAD, False)
             self._next()

@@ -112,9 +112,9 @@ class Engine:
         """Whether requests can be served: the server is reached, or leases are held."""
         return not self.draining and (self._reachable() or len(self.leases) > 0)
 
-    def over(self, exchange: Exchange, whole: bool) -> None:
+    def over(self, exchange: Exchange, whole: bool, now: float) -> None:
         """An exchange ended; `whole` if its answer did, too. Whoever asked for it is told."""
-        took = self.clock() - exchange.began
+        took = now - exchange.began
         held = exchange.held
         if held is not None:
             self.metrics.took(held.integration, took)

@@ -175,9 +175,9 @@ class Exchange:
         self.wait = Wait.ANSWER if self.upload.done else Wait.APP
         self.deadline = self.engine.clock() + (limits.first_byte if self.upload.done else limits.upload_idle)
 
-    def _waited(self) -> float:
+    def _waited(self, now: float) -> float:
         """Seconds since the whole request was sent; negative if it was not."""
-        return self.engine.clock() - self.deadline + self.engine.limits.first_byte if self.wait is Wait.ANSWER else -1.0
+        return now - self.deadline + self.engine.limits.first_byte if self.wait is Wait.ANSWER else -1.0
 
     def pause(self, until: float, *, turn: bool = True) -> None:
         """Wait for the provider's turn, or then for a lease."""
@@ -244,12 +244,13 @@ class Exchange:
             keep_alive = False
         self.down.keep_alive = keep_alive
         out = heads.response(response, held, admitted.route, head, chunked=chunk and length < 0, keep_alive=keep_alive)
-        self.engine.metrics.answered(held.integration, response.status, self._waited())
+        now = self.engine.clock()
+        self.engine.metrics.answered(held.integration, response.status, self._waited(now))
         if len(data) == length:  # nearly always, if it is short: head and body came together
             if self.share is not None:
                 self.share.pay(length)
             self.down.write(out + data)
-            self._finish(reusable=response.keep_alive)
+            self._finish(now, reusable=response.keep_alive)
         elif data:
             self._pass(of_answer(length, chunk=chunk, keep=held.plan.response_headers), out, data)
         else:
@@ -273,7 +274,7 @@ class Exchange:
         self.down.write(before + out if before else out)
         if body.done:
             assert self.response is not None
-            self._finish(reusable=self.response.keep_alive and not rest)
+            self._finish(self.engine.clock(), reusable=self.response.keep_alive and not rest)
         else:
             self.moved()
 
@@ -284,22 +285,22 @@ class Exchange:
 
     # --- the end
 
-    def _finish(self, *, reusable: bool) -> None:
+    def _finish(self, now: float, *, reusable: bool) -> None:
         """The answer is complete: the provider's connection goes back, the app's goes on."""
         upstream, self.upstream = self.upstream, None
-        self._end()
+        self._end(now)
         if upstream is not None:
-            upstream.release(reusable=reusable and self.upload.done)
-        self.down.finished(self)
+            upstream.release(now, reusable=reusable and self.upload.done)
+        self.down.finished(self, now)
 
-    def _end(self, *, whole: bool = True) -> None:
+    def _end(self, now: float, *, whole: bool = True) -> None:
         self.ended = True
         if self.share is not None:
             self.share.leave()
         if self.tunnelled:
             self.engine.tunnels -= 1
         self.upload.forget()
-        self.engine.over(self, whole)
+        self.engine.over(self, whole, now)
 
     def drop_upstream(self) -> None:
         """The connection is of no more use."""
@@ -334,7 +335,7 @@ class Exchange:
         except Malformed:
             self._cut(Problem("UPSTREAM_UNREACHABLE"))
         else:
-            self._finish(reusable=False)
+            self._finish(self.engine.clock(), reusable=False)
 
     def fail(self, problem: Problem) -> None:
         """The exchange can't go on: say so if that is still possible, else cut the app's connection."""
@@ -371,13 +372,14 @@ class Exchange:
         keep_alive = keep_alive and self.upload.done
         self.down.keep_alive = keep_alive
         self._refused(problem)
-        self._end()
+        now = self.engine.clock()
+        self._end(now)
         self.down.write(answer(problem, head_only=self.head.method == b"HEAD", keep_alive=keep_alive))
-        self.down.finished(self)
+        self.down.finished(self, now)
 
     def abandon(self) -> None:
         """The app is gone."""
-        self._end(whole=False)
+        self._end(self.engine.clock(), whole=False)
         self.engine.forget(self)
         self.drop_upstream()
         if self.task is not None:

@@ -87,7 +87,7 @@ class Origin:
         if upstream is not None and not upstream.transport.is_closing():
             upstream.retires = engine.clock() + engine.limits.pool_age
             self.every.add(upstream)
-            self.released(upstream)
+            self.released(upstream, engine.clock())
             return
         engine.upstreams -= 1
         if self.waiting:
@@ -95,9 +95,8 @@ class Origin:
         if self.waiting:
             self._grow()
 
-    def released(self, upstream: Upstream) -> None:
+    def released(self, upstream: Upstream, now: float) -> None:
         """Free again: to the first that waits, or idle; closed if it is old."""
-        now = self.engine.clock()
         if now >= upstream.retires and upstream.served:
             upstream.discard()
         elif self.waiting:

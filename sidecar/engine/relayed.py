@@ -213,7 +213,7 @@ class Relayed(Exchange):
             if trailers and end:  # chunks: else there is no place for them
                 end = end[:-2] + b"".join([b"%b: %b\r\n" % pair for pair in trailers]) + b"\r\n"
             self.down.write(end)
-            self._finish(reusable=False)
+            self._finish(self.engine.clock(), reusable=False)
 
     def _begin(self, start: pb.CallResponse) -> None:
         """Write the head. Raises: Malformed."""
@@ -254,8 +254,8 @@ class Relayed(Exchange):
 
     # --- the end
 
-    def _end(self, *, whole: bool = True) -> None:
-        super()._end(whole=whole)
+    def _end(self, now: float, *, whole: bool = True) -> None:
+        super()._end(now, whole=whole)
         self.came.set()
         self.flowing.set()
         if self.call is not None:

@@ -132,14 +132,14 @@ class Upstream:
             else:
                 self.transport.resume_reading()
 
-    def release(self, *, reusable: bool) -> None:
+    def release(self, now: float, *, reusable: bool) -> None:
         """The exchange is over: back to the pool, or closed."""
         self.exchange = None
         self.served += 1
         if reusable and not self.blocked and not self.transport.is_closing():
             if self.paused:
                 self.hold(False)
-            self.origin.released(self)
+            self.origin.released(self, now)
         else:
             self.discard()
 
