@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from connectors_grpc.inject.plan import LINKED
 from sidecar.framing import Fields
 
-_LINKED = frozenset((b"location", b"content-location", b"link"))
 _LINK = re.compile(rb"<([^<>]*)>")
 
 
@@ -27,10 +27,7 @@ class Addressing:
 
 def has_links(fields: Fields) -> bool:
     """Whether any line may need rewriting; most answers have none."""
-    for name, _ in fields:  # noqa: SIM110 - a loop, since this is asked of every answer
-        if len(name) in (4, 8, 16) and name.lower() in _LINKED:
-            return True
-    return False
+    return any(name.lower() in LINKED for name, _ in fields)
 
 
 def rewrite(fields: Fields, where: Addressing) -> Fields:
@@ -40,7 +37,7 @@ def rewrite(fields: Fields, where: Addressing) -> Fields:
         lower = name.lower()
         if lower == b"link":
             value = _LINK.sub(lambda match: b"<%b>" % reference(match[1], where), value)
-        elif lower in _LINKED:
+        elif lower in LINKED:
             value = reference(value, where)
         out.append((name, value))
     return out
